@@ -1,0 +1,10 @@
+//! SMTP as a polite client sees it: commands, replies, the dialogue, its transcript and outcome.
+//!
+//! Nothing here opens a socket or reads a clock: bytes and instants go in, bytes and deadlines
+//! come out (RFC 5321 for the syntax, RFC 2034 and 3463 for enhanced codes).
+
+mod outcome;
+mod transcript;
+
+pub use outcome::Outcome;
+pub use transcript::{Piece, Side, Stage, Transcript};
