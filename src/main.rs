@@ -1,1 +1,7 @@
-fn main(){}
+//! The `smtpsweep` program: parse, run, exit code; all else is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    smtpsweep::command::main()
+}

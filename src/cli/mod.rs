@@ -1,0 +1,212 @@
+//! What the user typed: the command line as clap structs, and nothing else.
+//!
+//! What it means (defaults that depend on the machine, units, conflicts) is decided in
+//! [`crate::config`]. Option names are zmap's and zgrab2's where these have one.
+
+mod scan;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use scan::ScanArgs;
+
+/// Exit codes and signals, as `--help` shows them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    complete: every target was probed and every responder's session is stored
+  1    fatal: the machine, the network or the survey file failed; what was stored stays
+  2    usage: a wrong option, an unreadable or malformed input, no target left
+  3    stopped at a limit (--max-runtime, --max-results) before all targets were probed
+  130  stopped by Ctrl-C (SIGINT); 143 stopped by SIGTERM; everything seen so far is stored
+
+Signals: the first SIGINT or SIGTERM stops sending, waits for the cooldown, lets sessions end
+and stores them; a second one closes sessions at once (still one record each).";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "smtpsweep", version, about, after_help = EXIT_CODES)]
+#[command(propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sweep addresses for mail servers: SYN, dialogue, verdict, survey file
+    Scan(Box<ScanArgs>),
+    /// Hold one dialogue with one address and show it as it happens, with the verdict
+    Probe(ProbeArgs),
+    /// Print the tables of a survey file
+    Report(ReportArgs),
+    /// Apply today's rules to the transcripts stored in a survey file
+    Classify(ClassifyArgs),
+    /// Write the hosts of a survey file as NDJSON or CSV
+    Export(ExportArgs),
+    /// Check, list or explain the fingerprint rules
+    Rules(RulesArgs),
+}
+
+/// How the SMTP dialogue is held; shared by `scan` and `probe`.
+#[derive(Debug, Clone, Args)]
+pub struct DialogueArgs {
+    /// Name to say in EHLO: a fully qualified domain name that leads to you
+    ///
+    /// Without it the machine's own name is used if it is fully qualified, else the source
+    /// address as an address literal (RFC 5321, section 4.1.3).
+    #[arg(long, value_name = "FQDN", help_heading = "Dialogue")]
+    pub ehlo_name: Option<String>,
+    /// Seconds to wait for the session's connection to be established
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, help_heading = "Dialogue")]
+    pub connect_timeout: f64,
+    /// Seconds to wait for the greeting (servers with a greet delay take many)
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, help_heading = "Dialogue")]
+    pub greeting_timeout: f64,
+    /// Seconds to wait for the answer to a command
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, help_heading = "Dialogue")]
+    pub step_timeout: f64,
+    /// Seconds a whole session may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 180.0, help_heading = "Dialogue")]
+    pub session_timeout: f64,
+}
+
+/// Which addresses must not be contacted; shared by `scan` and `probe`.
+#[derive(Debug, Clone, Args)]
+pub struct BlocklistArgs {
+    /// File of addresses and CIDRs never to probe, added to the default blocklist (repeatable)
+    #[arg(short, long, value_name = "FILE", help_heading = "Targets")]
+    pub blocklist_file: Vec<PathBuf>,
+    /// Take the built-in blocklist of special-purpose ranges away (test networks only)
+    #[arg(long, help_heading = "Targets")]
+    pub no_default_blocklist: bool,
+}
+
+/// `smtpsweep probe`.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// IPv4 address or host name
+    pub host: String,
+    /// TCP port
+    #[arg(short = 'p', long, value_name = "PORT", default_value_t = 25)]
+    pub target_port: u16,
+    /// Blocklist options.
+    #[command(flatten)]
+    pub blocklist: BlocklistArgs,
+    /// Dialogue options.
+    #[command(flatten)]
+    pub dialogue: DialogueArgs,
+    /// Directory of rules/*.toml to use instead of the built-in rules
+    #[arg(long, value_name = "DIR")]
+    pub rules: Option<PathBuf>,
+}
+
+/// `smtpsweep report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Survey file
+    pub file: PathBuf,
+    /// Write the figures as JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `smtpsweep classify`.
+#[derive(Debug, Args)]
+pub struct ClassifyArgs {
+    /// Survey file
+    pub file: PathBuf,
+    /// Directory of rules/*.toml to use instead of the built-in rules
+    #[arg(long, value_name = "DIR")]
+    pub rules: Option<PathBuf>,
+}
+
+/// The formats of `smtpsweep export`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// One JSON object a line: zmap's fields and zgrab2's envelope
+    Ndjson,
+    /// One row a host, without transcripts
+    Csv,
+}
+
+/// `smtpsweep export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Survey file
+    #[arg(required_unless_present = "list_output_fields")]
+    pub file: Option<PathBuf>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
+    pub format: ExportFormat,
+    /// CSV columns, separated by commas (default: all)
+    #[arg(short = 'f', long, value_name = "FIELDS", value_delimiter = ',')]
+    pub output_fields: Vec<String>,
+    /// List the columns with their types and meanings, and stop
+    #[arg(long)]
+    pub list_output_fields: bool,
+    /// Leave the header row of CSV out
+    #[arg(long)]
+    pub no_header_row: bool,
+    /// File to write (default: standard output); must not exist
+    #[arg(short, long, value_name = "FILE")]
+    pub output_file: Option<PathBuf>,
+}
+
+/// `smtpsweep rules`.
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    /// Directory of rules/*.toml to use instead of the built-in rules
+    #[arg(long, value_name = "DIR", global = true)]
+    pub rules: Option<PathBuf>,
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: RulesCommand,
+}
+
+/// The commands on rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Check that every example matches its rule and no other product wins
+    Check,
+    /// List the products the rules know
+    List,
+    /// Show what matched, with which weight, and the runner-up
+    Explain(ExplainArgs),
+}
+
+/// `smtpsweep rules explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Survey file to take the transcript from
+    #[arg(requires = "address", conflicts_with_all = ["greeting", "ehlo", "helo", "quit"])]
+    pub file: Option<PathBuf>,
+    /// Address of the host within the survey file
+    pub address: Option<std::net::Ipv4Addr>,
+    /// A greeting, such as "220 mx.example ESMTP Postfix"
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["file", "ehlo", "helo", "quit"])]
+    pub greeting: Option<String>,
+    /// A reply to EHLO (\r and \n are understood)
+    #[arg(long, value_name = "TEXT")]
+    pub ehlo: Option<String>,
+    /// A reply to HELO
+    #[arg(long, value_name = "TEXT")]
+    pub helo: Option<String>,
+    /// A reply to QUIT
+    #[arg(long, value_name = "TEXT")]
+    pub quit: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

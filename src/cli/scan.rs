@@ -1,0 +1,143 @@
+//! The options of `smtpsweep scan`.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{BlocklistArgs, DialogueArgs};
+
+/// `smtpsweep scan`.
+#[derive(Debug, Clone, Args)]
+pub struct ScanArgs {
+    /// Addresses, CIDRs or ranges (192.0.2.7, 192.0.2.0/24, 192.0.2.1-192.0.2.9)
+    #[arg(value_name = "TARGET", help_heading = "Targets")]
+    pub targets: Vec<String>,
+    /// TCP port to probe
+    #[arg(short = 'p', long, value_name = "PORT", default_value_t = 25, help_heading = "Targets")]
+    pub target_port: u16,
+    /// File of addresses and CIDRs to probe, added to the TARGETs (repeatable)
+    #[arg(short = 'w', long, value_name = "FILE", help_heading = "Targets")]
+    pub allowlist_file: Vec<PathBuf>,
+    /// File of addresses or CIDRs, one a line; `-` reads standard input (repeatable)
+    ///
+    /// Alone it is the list of targets; together with TARGETs or --allowlist-file only addresses
+    /// that are in both are probed, as in zmap.
+    #[arg(short = 'I', long, value_name = "FILE", help_heading = "Targets")]
+    pub list_of_ips_file: Vec<PathBuf>,
+    /// Blocklist options.
+    #[command(flatten)]
+    pub blocklist: BlocklistArgs,
+    /// Probe no more than this many targets (a number, or a percentage of the space as 5%)
+    #[arg(short = 'n', long, value_name = "N", help_heading = "Targets")]
+    pub max_targets: Option<String>,
+    /// Seed of the order in which addresses are probed (default: random)
+    #[arg(short = 'e', long, value_name = "SEED", help_heading = "Targets")]
+    pub seed: Option<u64>,
+    /// Split the sweep into this many shards (needs --seed)
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Targets")]
+    pub shards: u16,
+    /// Which shard to sweep, counted from 0
+    #[arg(long, value_name = "I", default_value_t = 0, help_heading = "Targets")]
+    pub shard: u16,
+
+    /// Packets a second [default: 10000]
+    #[arg(short, long, value_name = "PPS", conflicts_with = "bandwidth", help_heading = "Sending")]
+    pub rate: Option<f64>,
+    /// Bits a second on the wire, with G, M or K
+    #[arg(short = 'B', long, value_name = "BPS", help_heading = "Sending")]
+    pub bandwidth: Option<String>,
+    /// Stop sending after this many seconds
+    #[arg(short = 't', long, value_name = "SECONDS", help_heading = "Sending")]
+    pub max_runtime: Option<u64>,
+    /// Stop sending once this many responders were found
+    #[arg(short = 'N', long, value_name = "N", help_heading = "Sending")]
+    pub max_results: Option<u64>,
+    /// Seconds to wait for replies after the last packet
+    #[arg(
+        short,
+        long,
+        value_name = "SECONDS",
+        default_value_t = 8.0,
+        help_heading = "Sending"
+    )]
+    pub cooldown_time: f64,
+    /// TCP options of the SYN
+    #[arg(
+        long,
+        value_name = "LAYOUT",
+        default_value = "linux",
+        value_parser = ["smallest-probes", "bsd", "linux", "windows"],
+        help_heading = "Sending"
+    )]
+    pub probe_args: String,
+    /// IP time to live of the SYN
+    #[arg(
+        long,
+        value_name = "TTL",
+        default_value_t = 255,
+        value_parser = clap::value_parser!(u8).range(1..),
+        help_heading = "Sending"
+    )]
+    pub probe_ttl: u8,
+    /// Print the probes to standard output instead of sending them
+    #[arg(short, long, help_heading = "Sending")]
+    pub dryrun: bool,
+
+    /// Network interface
+    #[arg(short, long, value_name = "NAME", help_heading = "Network")]
+    pub interface: Option<String>,
+    /// Source address
+    #[arg(short = 'S', long, value_name = "ADDRESS", help_heading = "Network")]
+    pub source_ip: Option<Ipv4Addr>,
+    /// Source port or range of ports of the SYNs
+    ///
+    /// The default lies below Linux's range for outgoing connections, so that the sessions' own
+    /// connections never share a port with a probe.
+    #[arg(
+        short,
+        long,
+        value_name = "PORTS",
+        default_value = "16384-32767",
+        help_heading = "Network"
+    )]
+    pub source_port: String,
+    /// Hardware address of the gateway (default: asked of the kernel, then of the network)
+    #[arg(short = 'G', long, value_name = "MAC", help_heading = "Network")]
+    pub gateway_mac: Option<String>,
+    /// Hardware address to send from (default: the interface's)
+    #[arg(long, value_name = "MAC", help_heading = "Network")]
+    pub source_mac: Option<String>,
+
+    /// Dialogue options.
+    #[command(flatten)]
+    pub dialogue: DialogueArgs,
+    /// Most sessions open at once
+    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Dialogue")]
+    pub max_sessions: usize,
+    /// Most sessions open at once within one /24
+    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Dialogue")]
+    pub max_sessions_per_24: usize,
+    /// Directory of rules/*.toml to use instead of the built-in rules
+    #[arg(long, value_name = "DIR", help_heading = "Dialogue")]
+    pub rules: Option<PathBuf>,
+
+    /// Survey file to write; must not exist [default: smtpsweep-DATE-TIME.db]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub output_file: Option<PathBuf>,
+    /// File for the run's metadata as JSON; `-` writes standard output
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub metadata_file: Option<PathBuf>,
+    /// Free text to keep with the metadata
+    #[arg(long, value_name = "TEXT", help_heading = "Output")]
+    pub notes: Option<String>,
+    /// JSON value to keep with the metadata
+    #[arg(long, value_name = "JSON", help_heading = "Output")]
+    pub user_metadata: Option<String>,
+    /// No status line
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+    /// Say more on standard error
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+}

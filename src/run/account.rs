@@ -1,0 +1,356 @@
+//! The accounting of a sweep: what was sent, what came back, what was stored, and the proof that
+//! it adds up; and the run's metadata, in zmap's keys where they exist.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::receive::ReplyTally;
+use super::send::Sent;
+use super::{Finish, Network};
+use crate::config::{Pace, ScanPlan};
+use crate::net::{Link, LinkKind};
+use crate::probe::unreachable_name;
+use crate::session::Counters;
+use crate::smtp::Outcome;
+
+/// Counts of a sweep that contradict each other: a defect of this program, never of the network.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("the counts do not add up (please report this): {0}")]
+pub struct Unbalanced(String);
+
+/// The final counts of a sweep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Addresses in the space.
+    pub space: u64,
+    /// Probes that left; one per address.
+    pub sent: u64,
+    /// Whether the walk (or the shard's part of it) came to its end.
+    pub walk_complete: bool,
+    /// Whether the walk covers the space: one shard, no limit.
+    pub walk_whole: bool,
+    /// What came back.
+    pub replies: ReplyTally,
+    /// Sessions by outcome.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// Hosts stored.
+    pub stored: u64,
+    /// Time spent sending.
+    pub send_time: Duration,
+    /// Time within it during which sessions held the sender back.
+    pub held_back: Duration,
+    /// Where the walk stands.
+    pub cursor: String,
+}
+
+impl Account {
+    /// Collects the stages' final counts; a stage that failed counts as nothing done.
+    pub(super) fn new(
+        plan: &ScanPlan,
+        sent: Option<&Sent>,
+        replies: Option<&ReplyTally>,
+        sessions: &Counters,
+        stored: u64,
+    ) -> Self {
+        Self {
+            space: plan.space.len(),
+            sent: sent.map_or(0, |sent| sent.sent),
+            walk_complete: sent.is_some_and(|sent| sent.complete),
+            walk_whole: plan.shard.total == 1 && plan.max_targets.is_none(),
+            replies: replies.cloned().unwrap_or_default(),
+            outcomes: Outcome::ALL
+                .iter()
+                .map(|outcome| (*outcome, sessions.outcome(*outcome)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            stored,
+            send_time: sent.map_or(Duration::ZERO, |sent| sent.time),
+            held_back: sent.map_or(Duration::ZERO, |sent| sent.held_back),
+            cursor: sent.map_or_else(String::new, |sent| sent.cursor.clone()),
+        }
+    }
+
+    /// Addresses of the space that were not probed (limit, interrupt, other shards).
+    pub fn not_sent(&self) -> u64 {
+        self.space.saturating_sub(self.sent)
+    }
+
+    /// Probed addresses that never answered.
+    pub fn unanswered(&self) -> u64 {
+        self.sent.saturating_sub(self.replies.answered())
+    }
+
+    /// Sessions that ended.
+    pub fn sessions(&self) -> u64 {
+        self.outcomes.values().sum()
+    }
+
+    /// Addresses in space = sent + not sent, answered ≤ sent, and
+    /// validated responders = session outcomes = stored hosts.
+    ///
+    /// # Errors
+    /// Says which of the identities does not hold, with the numbers.
+    pub fn check(&self) -> Result<(), Unbalanced> {
+        let (sent, space) = (self.sent, self.space);
+        if sent > space || (self.walk_complete && self.walk_whole && sent != space) {
+            return Err(Unbalanced(format!("{sent} probes were sent to {space} addresses")));
+        }
+        let answered = self.replies.answered();
+        if answered > sent {
+            return Err(Unbalanced(format!("{answered} addresses answered {sent} probes")));
+        }
+        let (responders, sessions) = (self.replies.responders(), self.sessions());
+        if responders != sessions || sessions != self.stored {
+            return Err(Unbalanced(format!(
+                "{responders} responders, {sessions} session outcomes, {} stored hosts",
+                self.stored
+            )));
+        }
+        Ok(())
+    }
+
+    /// The probes' fate as (kind, name, count), for the survey file.
+    pub(super) fn probe_counts(&self) -> Vec<(&'static str, String, u64)> {
+        let replies = &self.replies;
+        let mut counts = vec![
+            ("space", "addresses".to_owned(), self.space),
+            ("space", "sent".to_owned(), self.sent),
+            ("space", "not_sent".to_owned(), self.not_sent()),
+            ("outcome", "synack".to_owned(), replies.synack),
+            ("outcome", "rst".to_owned(), replies.reset),
+        ];
+        for ((icmp_type, icmp_code), count) in &replies.icmp {
+            let name = icmp_name(*icmp_type, *icmp_code);
+            counts.push(("outcome", name, *count));
+        }
+        counts.push(("outcome", "unanswered".to_owned(), self.unanswered()));
+        counts.push(("reply", "frames".to_owned(), replies.frames));
+        counts.push(("reply", "synack_after_other".to_owned(), replies.synack_later));
+        counts.push(("reply", "repeats".to_owned(), replies.repeats));
+        counts.push(("reply", "not_admitted".to_owned(), replies.not_admitted));
+        counts.push(("reply", "lost_by_kernel".to_owned(), replies.lost));
+        for (reason, count) in &replies.ignored {
+            counts.push(("ignored", (*reason).to_owned(), *count));
+        }
+        counts
+    }
+
+    /// What a person wants to read at the end of a sweep.
+    pub(super) fn summary(&self, finish: Finish, elapsed: Duration, file: &Path) -> String {
+        let replies = &self.replies;
+        let mut text = format!(
+            "\n{} in {:.1} s: {} of {} addresses probed ({} not)\n",
+            finish.describe(),
+            elapsed.as_secs_f64(),
+            self.sent,
+            self.space,
+            self.not_sent(),
+        );
+        let mut put = |line: std::fmt::Arguments<'_>| {
+            // Writing to a string cannot fail.
+            let _ = text.write_fmt(line);
+        };
+        put(format_args!(
+            "answers:  {} SYN-ACK, {} RST, {} ICMP errors, {} none; {} repeats, {} frames lost\n",
+            replies.responders(),
+            replies.reset,
+            replies.icmp.values().sum::<u64>(),
+            self.unanswered(),
+            replies.repeats,
+            replies.lost,
+        ));
+        put(format_args!("sessions: {} =", self.sessions()));
+        for (place, (outcome, count)) in self.outcomes.iter().enumerate() {
+            let plus = if place == 0 { "" } else { " +" };
+            put(format_args!("{plus} {count} {outcome}"));
+        }
+        if self.outcomes.is_empty() {
+            put(format_args!(" none"));
+        }
+        put(format_args!(
+            "\nadds up:  {} responders = {} session outcomes = {} stored hosts\n",
+            replies.responders(),
+            self.sessions(),
+            self.stored
+        ));
+        let file = file.display();
+        put(format_args!("survey:   {file}\nnext:     smtpsweep report {file}\n"));
+        text
+    }
+}
+
+fn icmp_name(icmp_type: u8, icmp_code: u8) -> String {
+    format!("icmp {icmp_type}/{icmp_code} {}", unreachable_name(icmp_type, icmp_code))
+}
+
+/// The link's facts for the metadata.
+pub(super) fn describe(link: &Link) -> Vec<(&'static str, Value)> {
+    let mut facts = vec![
+        ("iface", json!(link.interface)),
+        ("gateway_ip", json!(link.gateway.map(|address| address.to_string()))),
+        ("tx_backend", json!("packet")),
+        ("rx_backend", json!("packet")),
+    ];
+    if let LinkKind::Ethernet { source, gateway } = link.kind {
+        facts.push(("source_mac", json!(source.to_string())));
+        facts.push(("gateway_mac", json!(gateway.to_string())));
+    }
+    facts
+}
+
+/// The run's metadata: an ordered object of JSON values.
+pub(super) struct Metadata(serde_json::Map<String, Value>);
+
+impl Metadata {
+    /// What is known before the first probe.
+    pub(super) fn begin(plan: &ScanPlan, network: &Network) -> Self {
+        let mut map = serde_json::Map::new();
+        let mut put = |key: &str, value: Value| {
+            map.insert(key.to_owned(), value);
+        };
+        put("program", json!("smtpsweep"));
+        put("version", json!(env!("CARGO_PKG_VERSION")));
+        put("state", json!("running"));
+        put("send_start_time", json!(Timestamp::now().to_string()));
+        put("local_hostname", json!(read_line("/proc/sys/kernel/hostname")));
+        put("target_port", json!(plan.target_port));
+        put("source_ip", json!(network.source.to_string()));
+        put("source_port_first", json!(plan.source_ports.0));
+        put("source_port_last", json!(plan.source_ports.1));
+        for (key, value) in &network.described {
+            put(key, value.clone());
+        }
+        let rate = plan.rate(network.frame_len).per_second();
+        put("rate", json!(rate));
+        put(
+            "bandwidth",
+            match plan.pace {
+                Pace::Rate(_) => Value::Null,
+                Pace::Bandwidth(bandwidth) => json!(bandwidth.bits_per_second()),
+            },
+        );
+        put("probe_args", json!(plan.layout.name()));
+        put("probe_ttl", json!(plan.ttl));
+        put("cooldown_secs", json!(plan.cooldown.as_secs_f64()));
+        put("max_targets", json!(plan.max_targets));
+        put("max_runtime", json!(plan.max_runtime.map(|time| time.as_secs())));
+        put("max_results", json!(plan.max_results));
+        put("seed", json!(plan.seed));
+        put("seed_provided", json!(plan.seed_provided));
+        put("nonce", json!(hex(&plan.nonce)));
+        put("prime", json!(plan.permutation.prime()));
+        put("generator", json!(plan.permutation.generator()));
+        put("shard_num", json!(plan.shard.index));
+        put("total_shards", json!(plan.shard.total));
+        put("targets_wanted", json!(plan.wanted));
+        put("blocklist_total_allowed", json!(plan.space.len()));
+        put("blocklist_total_not_allowed", json!(plan.wanted - plan.space.len()));
+        put("default_blocklist", json!(plan.default_blocklist));
+        put("blocklist_digest", json!(hex(&plan.blocklist.digest())));
+        put("space_digest", json!(hex(&plan.space.digest())));
+        put("blocklist_filename", json!(names(&plan.args.blocklist.blocklist_file)));
+        put("allowlist_filename", json!(names(&plan.args.allowlist_file)));
+        put("list_of_ips_filename", json!(names(&plan.args.list_of_ips_file)));
+        put("cli_cidr_destinations", json!(plan.args.targets));
+        put("output_filename", json!(plan.output.to_string_lossy()));
+        put("ehlo_name", json!(plan.dialogue.ehlo(network.source).to_string()));
+        put("connect_mode", json!("dial"));
+        put("max_sessions", json!(plan.max_sessions));
+        put("max_sessions_per_24", json!(plan.max_sessions_per_24));
+        let timeouts = &plan.dialogue.timeouts;
+        put("connect_timeout_secs", json!(timeouts.connect.as_secs_f64()));
+        put("greeting_timeout_secs", json!(timeouts.greeting.as_secs_f64()));
+        put("step_timeout_secs", json!(timeouts.step.as_secs_f64()));
+        put("session_timeout_secs", json!(timeouts.session.as_secs_f64()));
+        put("rules_digest", json!(plan.rules.digest()));
+        put("notes", json!(plan.notes));
+        put("user-metadata", plan.user_metadata.clone().unwrap_or(Value::Null));
+        Self(map)
+    }
+
+    /// Adds what is known after the last record.
+    pub(super) fn end(&mut self, account: &Account, finish: Finish, elapsed: Duration) {
+        let mut put = |key: &str, value: Value| {
+            self.0.insert(key.to_owned(), value);
+        };
+        let replies = &account.replies;
+        put("state", json!(finish.describe()));
+        put("exit_code", json!(finish.exit_code()));
+        put("end_time", json!(Timestamp::now().to_string()));
+        put("duration_secs", json!(elapsed.as_secs_f64()));
+        put("send_duration_secs", json!(account.send_time.as_secs_f64()));
+        put("held_back_secs", json!(account.held_back.as_secs_f64()));
+        put("cursor", json!(account.cursor));
+        put("packets_sent", json!(account.sent));
+        put("targets_scanned", json!(account.sent));
+        put("targets_not_sent", json!(account.not_sent()));
+        put("validation_passed", json!(replies.answered() + replies.synack_later + replies.repeats));
+        put("validation_failed", json!(replies.ignored.values().sum::<u64>()));
+        put("success_unique", json!(replies.responders()));
+        put("failure_total", json!(replies.reset + replies.icmp.values().sum::<u64>()));
+        put("app_success_unique", json!(smtp_hosts(account)));
+        put("hitrate", json!(100.0 * replies.responders() as f64 / account.sent.max(1) as f64));
+        put("pcap_recv", json!(replies.frames));
+        put("pcap_drop", json!(replies.lost));
+        let counts = |pairs: Vec<(String, u64)>| {
+            Value::Object(pairs.into_iter().map(|(name, count)| (name, json!(count))).collect())
+        };
+        let named = account
+            .probe_counts()
+            .into_iter()
+            .map(|(kind, name, count)| (format!("{kind}.{name}"), count));
+        put("probe_counts", counts(named.collect()));
+        let outcomes = account.outcomes.iter().map(|(o, n)| (o.name().to_owned(), *n));
+        put("outcomes", counts(outcomes.collect()));
+        put("stored_hosts", json!(account.stored));
+    }
+
+    /// Every key with its value.
+    pub(super) fn entries(&self) -> Vec<(&str, Value)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.clone())).collect()
+    }
+
+    /// Writes the metadata as JSON where `--metadata-file` says.
+    pub(super) fn write(&self, path: Option<&Path>) -> anyhow::Result<()> {
+        let Some(path) = path else { return Ok(()) };
+        let text = format!("{:#}\n", Value::Object(self.0.clone()));
+        if path == Path::new("-") {
+            return std::io::stdout()
+                .write_all(text.as_bytes())
+                .context("cannot write the metadata to standard output");
+        }
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("cannot write the metadata to {}", path.display()))
+    }
+}
+
+/// Hosts that proved to be SMTP servers.
+fn smtp_hosts(account: &Account) -> u64 {
+    account.outcomes.iter().filter(|(outcome, _)| outcome.is_smtp()).map(|(_, count)| count).sum()
+}
+
+fn names(paths: &[std::path::PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+fn read_line(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
