@@ -1,0 +1,119 @@
+//! What choosing the next target costs: `cargo bench --bench targets`.
+//!
+//! `full_walk` runs through all 2^32 steps once, which takes a minute or so.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use smtpsweep::targets::{Blocklist, Permutation, RangeSet, Shard, Space, Target, Walk};
+
+/// Targets a batch.
+const BATCH: usize = 4096;
+
+fn main() {
+    divan::main();
+}
+
+/// A space of so many ranges, spread over all of IPv4. One range: all of IPv4.
+fn space(ranges: u32) -> Arc<Space> {
+    let stride = u32::MAX / ranges;
+    let wanted =
+        RangeSet::from_ranges((0..ranges).map(|i| (i * stride, i * stride + stride.max(2) - 2)));
+    Arc::new(Space::new(&wanted, &RangeSet::default()))
+}
+
+/// All of IPv4 but the built-in blocklist.
+fn public() -> Arc<Space> {
+    Arc::new(Space::new(
+        &RangeSet::everything(),
+        Blocklist::builtin().ranges(),
+    ))
+}
+
+fn walk(space: &Arc<Space>) -> Walk {
+    let permutation = Permutation::new(space.len(), 42);
+    Walk::new(Arc::clone(space), &permutation, Shard::WHOLE, None)
+        .expect("the permutation is the space's")
+}
+
+/// The step alone: in a space of one range almost nothing else is left.
+#[divan::bench]
+fn permutation_step(bencher: Bencher<'_, '_>) {
+    fill(bencher, &space(1));
+}
+
+/// Step and lookup, as the sender does them.
+#[divan::bench(args = [10, 10_000, 1_000_000])]
+fn walk_fill(bencher: Bencher<'_, '_>, ranges: u32) {
+    fill(bencher, &space(ranges));
+}
+
+/// The real thing: the public IPv4 space.
+#[divan::bench]
+fn walk_fill_public(bencher: Bencher<'_, '_>) {
+    fill(bencher, &public());
+}
+
+fn fill(bencher: Bencher<'_, '_>, space: &Arc<Space>) {
+    let mut walk = walk(space);
+    let mut targets = Vec::with_capacity(BATCH);
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+        targets.clear();
+        walk.fill(black_box(&mut targets), BATCH)
+    });
+}
+
+/// Index to address, for indices without order.
+#[divan::bench(args = [1, 10, 10_000, 10_000_000])]
+fn index_to_address(bencher: Bencher<'_, '_>, ranges: u32) {
+    let space = space(ranges);
+    let indices: Vec<u64> = (0..BATCH as u64)
+        .map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % space.len())
+        .collect();
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+        let targets = black_box(&indices)
+            .iter()
+            .filter_map(|&index| space.target(index));
+        targets.fold(0, |sum: u32, target| sum.wrapping_add(target.bits()))
+    });
+}
+
+/// Whether an address that arrived from outside is a target.
+#[divan::bench(args = [10, 10_000])]
+fn admit(bencher: Bencher<'_, '_>, ranges: u32) {
+    let space = space(ranges);
+    let addresses: Vec<u32> = (0..4096u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+        black_box(&addresses)
+            .iter()
+            .filter(|&&a| space.admit(a.into()).is_some())
+            .count()
+    });
+}
+
+/// Every public address once.
+#[divan::bench(sample_count = 1, sample_size = 1)]
+fn full_walk(bencher: Bencher<'_, '_>) {
+    let space = public();
+    bencher
+        .counter(ItemsCount::new(space.len()))
+        .bench_local(|| {
+            let mut walk = walk(&space);
+            let mut targets: Vec<Target> = Vec::with_capacity(BATCH);
+            let mut sum = 0u64;
+            while walk.fill(&mut targets, BATCH) > 0 {
+                sum += targets.iter().map(|t| u64::from(t.bits())).sum::<u64>();
+                targets.clear();
+            }
+            // Each address once: their sum is known.
+            let (first_plus_last, half) = (|(a, b): (u32, u32)| u128::from(a) + u128::from(b), 2);
+            let expected: u128 = space
+                .ranges()
+                .iter()
+                .map(|r| first_plus_last(r) * u128::from(r.1 - r.0 + 1) / half)
+                .sum();
+            assert_eq!(u128::from(sum), expected);
+        });
+}
