@@ -57,14 +57,14 @@ pub enum ConfigError {
     AllBlocked(u64),
     /// A single address that was named on the command line is blocked.
     #[error(
-        "{address} was named as a target but is on the blocklist ({entry}); take it off the \
+        "{address} was named as a target but is on the blocklist ({reason}); take it off the \
          command line (in a test network --no-default-blocklist takes the built-in ranges away)"
     )]
     BlockedExplicitly {
         /// The address.
         address: Ipv4Addr,
-        /// The blocklist's entry, with its comment.
-        entry: String,
+        /// The blocklist's entry with its comment, or the file it is listed in.
+        reason: String,
     },
     /// An option's value is malformed or out of range.
     #[error("--{option} {value}: {reason}")]
@@ -315,7 +315,7 @@ pub fn blocklist(args: &BlocklistArgs) -> Result<Blocklist, ConfigError> {
     let mut blocklist =
         if args.no_default_blocklist { Blocklist::empty() } else { Blocklist::builtin() };
     for path in &args.blocklist_file {
-        blocklist.add_file(open(path)?, &path.to_string_lossy())?;
+        blocklist.add(open(path)?, &path.to_string_lossy())?;
     }
     Ok(blocklist)
 }
@@ -331,12 +331,10 @@ fn wanted(args: &ScanArgs, blocklist: &Blocklist) -> Result<RangeSet, ConfigErro
         let (first, last) = list::parse_entry(text)
             .map_err(|reason| refuse_target(text, &reason.to_string()))?;
         if first == last
-            && let Some(entry) = blocklist.entry_of(Ipv4Addr::from_bits(first))
+            && let Some(reason) = blocklist.reason(Ipv4Addr::from_bits(first))
         {
-            return Err(ConfigError::BlockedExplicitly {
-                address: Ipv4Addr::from_bits(first),
-                entry: entry.to_owned(),
-            });
+            let address = Ipv4Addr::from_bits(first);
+            return Err(ConfigError::BlockedExplicitly { address, reason });
         }
         named.push((first, last));
     }

@@ -1,3 +1,2 @@
-//! placeholder
 pub mod rate;
 pub mod targets;

@@ -25,8 +25,8 @@ pub(super) fn probe(args: &ProbeArgs) -> anyhow::Result<()> {
     let rules = config::rules(args.rules.as_deref()).map_err(ConfigError::from)?;
     let blocklist = config::blocklist(&args.blocklist)?;
     let address = resolve(&args.host, args.target_port)?;
-    if let Some(entry) = blocklist.entry_of(address) {
-        return Err(ConfigError::BlockedExplicitly { address, entry: entry.to_owned() }.into());
+    if let Some(reason) = blocklist.reason(address) {
+        return Err(ConfigError::BlockedExplicitly { address, reason }.into());
     }
     let bits = address.to_bits();
     let space = Space::new(&RangeSet::from_ranges([(bits, bits)]), blocklist.ranges());

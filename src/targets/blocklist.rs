@@ -4,8 +4,11 @@
 //! had to find it at run time would one day run without it. User lists add to it; only an explicit
 //! choice ([`Blocklist::empty`]) starts without it.
 
+use std::io::BufRead;
+use std::net::Ipv4Addr;
+
 use super::RangeSet;
-use super::list;
+use super::list::{self, ListError};
 
 /// The text of the compiled-in list, for whoever wants to print it.
 const BUILTIN: &str = include_str!("../../blocklist.conf");
@@ -14,6 +17,8 @@ const BUILTIN: &str = include_str!("../../blocklist.conf");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocklist {
     ranges: RangeSet,
+    /// Where the ranges come from: `None` is the compiled-in list, else the file's name.
+    sources: Vec<(Option<String>, RangeSet)>,
 }
 
 impl Blocklist {
@@ -22,7 +27,10 @@ impl Blocklist {
         let ranges = list::parse_list(BUILTIN.as_bytes(), "blocklist.conf").expect(
             "the compiled-in blocklist.conf parses: a test of this module holds it to that",
         );
-        Self { ranges }
+        Self {
+            sources: vec![(None, ranges.clone())],
+            ranges,
+        }
     }
 
     /// A list that blocks nothing: only for those who asked for it, as for a test network in a
@@ -30,12 +38,36 @@ impl Blocklist {
     pub fn empty() -> Self {
         Self {
             ranges: RangeSet::default(),
+            sources: Vec::new(),
         }
     }
 
-    /// Blocks these addresses too.
-    pub fn add(&mut self, ranges: &RangeSet) {
-        self.ranges = self.ranges.union(ranges);
+    /// Blocks the addresses of a list too; `name` is what the user calls it.
+    ///
+    /// # Errors
+    /// The first line that is no entry, or a failed read. Nothing of the list is then taken.
+    pub fn add(&mut self, reader: impl BufRead, name: &str) -> Result<(), ListError> {
+        let ranges = list::parse_list(reader, name)?;
+        self.ranges = self.ranges.union(&ranges);
+        self.sources.push((Some(name.to_owned()), ranges));
+        Ok(())
+    }
+
+    /// Why an address is blocked: the compiled-in entry with its comment, or the list's name;
+    /// `None` if it is not blocked.
+    pub fn reason(&self, address: Ipv4Addr) -> Option<String> {
+        let bits = address.to_bits();
+        let (name, _) = self.sources.iter().find(|(_, ranges)| ranges.contains(bits))?;
+        match name {
+            Some(name) => Some(format!("listed in {name}")),
+            None => BUILTIN.lines().find_map(|line| {
+                let (entry, comment) = line.split_once('#')?;
+                let (first, last) = list::parse_entry(entry.trim()).ok()?;
+                (first..=last)
+                    .contains(&bits)
+                    .then(|| format!("{}, {}", entry.trim(), comment.trim()))
+            }),
+        }
     }
 
     /// The blocked addresses.
@@ -133,9 +165,30 @@ mod tests {
         let mut list = Blocklist::builtin();
         let before = list.digest();
         assert!(!blocks(&list, "8.8.8.0/24"));
-        list.add(&RangeSet::from_ranges([parse_entry("8.8.8.0/24").unwrap()]));
+        list.add("8.8.8.0/24 # asked us\n".as_bytes(), "optouts.txt").unwrap();
         assert!(blocks(&list, "8.8.8.0/24") && blocks(&list, "10.0.0.0/8"));
         assert_ne!(list.digest(), before);
         assert!(Blocklist::empty().ranges().is_empty());
+    }
+
+    #[test]
+    fn a_blocked_address_has_a_reason() {
+        let mut list = Blocklist::builtin();
+        list.add("8.8.8.0/24\n".as_bytes(), "optouts.txt").unwrap();
+        let reason = |text: &str| list.reason(text.parse().unwrap());
+        assert_eq!(reason("8.8.8.8").as_deref(), Some("listed in optouts.txt"));
+        assert_eq!(
+            reason("192.168.1.1").as_deref(),
+            Some("192.168.0.0/16, RFC 1918: private use")
+        );
+        assert_eq!(reason("9.9.9.9"), None);
+    }
+
+    #[test]
+    fn a_list_with_a_bad_line_adds_nothing() {
+        let mut list = Blocklist::empty();
+        let error = list.add("8.8.8.0/24\n8.8.8.0/33\n".as_bytes(), "optouts.txt").unwrap_err();
+        assert!(error.to_string().starts_with("optouts.txt, line 2: "), "{error}");
+        assert!(list.ranges().is_empty());
     }
 }
