@@ -2,7 +2,7 @@
 //!
 //! Neighbouring addresses share networks, and a sweep in ascending order would fall on one network
 //! after the other. So the index of the n-th probe is element(n) − 1, where element(n) = start·g^n
-//! runs through a cyclic group (see [`group`](super::group)); elements beyond the space are
+//! runs through a cyclic group (see `group.rs`); elements beyond the space are
 //! skipped. No state but the current element, hence shards and cursors for nothing.
 //!
 //! **Every** generator of the group and every start can come out of a seed. zmap draws only

@@ -63,11 +63,6 @@ impl RangeSet {
         self.ranges.iter().copied()
     }
 
-    /// The ranges as a slice, for those who index it.
-    pub(super) fn as_slice(&self) -> &[(u32, u32)] {
-        &self.ranges
-    }
-
     /// The addresses in either set. O(ranges of both).
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {

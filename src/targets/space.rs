@@ -1,9 +1,10 @@
 //! The addresses to probe, numbered: index → address in some nanoseconds.
 //!
-//! The ranges lie sorted; the cumulative count before each says which index it begins with. A table
-//! indexed by the high bits of the index narrows the search to the few ranges that can hold it. The
-//! table has some four slots a range, at most 64 Ki, so a handful of prefixes needs a few cache
-//! lines and ten million single addresses need 12 octets each plus 256 KiB.
+//! The ranges lie sorted, and beside each stands the index with which it begins. A table indexed by
+//! the high bits of the index narrows the search to the few ranges that can hold it: some four
+//! slots a range, but at least 1,024, which still fit the first-level cache, and at most 4 Mi. So a
+//! lookup touches two cache lines, whatever the space. Memory is 20 octets a range, or 176 MB for
+//! ten million single addresses.
 
 use std::net::Ipv4Addr;
 
@@ -32,9 +33,9 @@ impl Target {
 #[derive(Debug, Clone)]
 pub struct Space {
     ranges: RangeSet,
-    /// The index of each range's first address. Below 2^32 always, because the ranges are disjoint
-    /// and none is empty.
-    first_index: Vec<u32>,
+    /// For each range the index of its first address, and that address. Ascending in both. The
+    /// addresses stand here a second time to save a cache miss in large spaces.
+    starts: Vec<(u32, u32)>,
     len: u64,
     /// For each value of `index >> shift`, the range in which the lowest such index lies; one more
     /// slot at the end holds the last range.
@@ -44,26 +45,26 @@ pub struct Space {
 }
 
 impl Space {
-    const MAX_SLOTS: u64 = 1 << 16;
+    const MIN_SLOTS: u64 = 1 << 10;
+    const MAX_SLOTS: u64 = 1 << 22;
     const SLOTS_PER_RANGE: u64 = 4;
 
     /// The wanted addresses without the blocked ones. O(ranges).
     pub fn new(wanted: &RangeSet, blocked: &RangeSet) -> Self {
         let ranges = wanted.subtract(blocked);
-        let mut first_index = Vec::with_capacity(ranges.iter().len());
+        let mut starts = Vec::with_capacity(ranges.iter().len());
         let mut len = 0u64;
         for (first, last) in ranges.iter() {
-            first_index.push(
-                u32::try_from(len)
-                    .expect("disjoint ranges before a non-empty one hold less than 2^32"),
-            );
+            let index = u32::try_from(len)
+                .expect("disjoint ranges before a non-empty one hold less than 2^32 addresses");
+            starts.push((index, first));
             len += u64::from(last - first) + 1;
         }
-        let (table, shift) = Self::index_table(&first_index, len);
+        let (table, shift) = Self::index_table(&starts, len);
         let digest = ranges.digest();
         Self {
             ranges,
-            first_index,
+            starts,
             len,
             table,
             shift,
@@ -71,32 +72,30 @@ impl Space {
         }
     }
 
-    /// The table and the shift that turns an index into a slot of it.
-    fn index_table(first_index: &[u32], len: u64) -> (Vec<u32>, u32) {
-        let wanted_slots = (first_index.len() as u64 * Self::SLOTS_PER_RANGE).min(Self::MAX_SLOTS);
+    /// The table, and the shift that turns an index into a slot of it.
+    fn index_table(starts: &[(u32, u32)], len: u64) -> (Vec<u32>, u32) {
+        let most =
+            (starts.len() as u64 * Self::SLOTS_PER_RANGE).clamp(Self::MIN_SLOTS, Self::MAX_SLOTS);
+        let highest = len.saturating_sub(1);
         let mut shift = 0;
-        while (len.saturating_sub(1) >> shift) >= wanted_slots.max(1) {
+        while highest >> shift >= most {
             shift += 1;
         }
-        let slots = if len == 0 {
-            0
-        } else {
-            ((len - 1) >> shift) + 1
-        };
         let mut range = 0;
-        let mut table: Vec<u32> = (0..slots)
+        let mut table: Vec<u32> = (0..=highest >> shift)
             .map(|slot| {
                 let lowest = slot << shift;
-                while first_index
+                while starts
                     .get(range + 1)
-                    .is_some_and(|&first| u64::from(first) <= lowest)
+                    .is_some_and(|&(first, _)| u64::from(first) <= lowest)
                 {
                     range += 1;
                 }
                 u32::try_from(range).expect("at most 2^31 disjoint ranges fit in the address space")
             })
             .collect();
-        table.push(u32::try_from(first_index.len().saturating_sub(1)).expect("as above"));
+        let last = u32::try_from(starts.len().saturating_sub(1)).expect("as above");
+        table.push(last);
         (table, shift)
     }
 
@@ -123,10 +122,10 @@ impl Space {
         let (index, slot) = (index as u32, (index >> self.shift) as usize);
         let (low, high) = (self.table[slot] as usize, self.table[slot + 1] as usize);
         // The range is the last of low ..= high that begins at or below the index.
-        let range = low + self.first_index[low + 1..=high].partition_point(|&first| first <= index);
-        Some(Target(
-            self.ranges.as_slice()[range].0 + (index - self.first_index[range]),
-        ))
+        let later = &self.starts[low + 1..=high];
+        let range = low + later.partition_point(|&(first, _)| first <= index);
+        let (first, address) = self.starts[range];
+        Some(Target(address + (index - first)))
     }
 
     /// The target of an address, if the space holds it: for replies, and for whatever else arrives
@@ -211,17 +210,24 @@ mod tests {
 
     #[test]
     fn more_ranges_than_slots_are_numbered_too() {
-        // 200,000 ranges of 1, 2 and 3 addresses, and one large range amid them.
+        // 200,000 ranges of 1, 2 and 3 addresses, and a large range whose size makes the slots so
+        // wide that all the small ones share a few.
         let mut ranges: Vec<(u32, u32)> = (0..200_000u32).map(|i| (i * 8, i * 8 + i % 3)).collect();
-        ranges.push((1 << 30, (1 << 30) + 100_000));
-        assert_numbered(&space(&ranges));
-        assert!(space(&ranges).table.len() <= 65_537);
+        let small = space(&ranges);
+        ranges.push((1 << 30, u32::MAX));
+        let large = space(&ranges);
+        assert!(large.shift > 10);
+        for index in 0..small.len() {
+            assert_eq!(large.target(index), small.target(index));
+        }
+        assert_numbered(&small);
+        assert!(large.table.len() as u64 <= Space::MAX_SLOTS + 1);
     }
 
     #[test]
     fn the_table_of_a_small_space_is_small() {
-        assert!(space(&[(0, u32::MAX - 1)]).table.len() <= 5);
-        assert!(space(&[(9, 9)]).table.len() <= 5);
+        assert!(space(&[(0, u32::MAX - 1)]).table.len() <= 1025);
+        assert_eq!(space(&[(9, 9)]).table.len(), 2);
     }
 
     #[test]
