@@ -1,1 +1,3 @@
 //! placeholder
+pub mod fingerprint;
+pub mod smtp;
