@@ -37,10 +37,22 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("smtpsweep: {error:#}");
+            eprintln!("smtpsweep: {}", sentence(&error));
             ExitCode::from(if error.is::<ConfigError>() { USAGE } else { FATAL })
         }
     }
+}
+
+/// An error with its causes; a cause that its effect has named already is not said twice.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// Whether the reader of our output went away, which ends a command like any other end.

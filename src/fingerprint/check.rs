@@ -1,0 +1,291 @@
+//! Proof that rules do what their authors say.
+//!
+//! Everything here is found by running the rules over their own examples: no rule may miss its own,
+//! and none may take another's. [`RuleSet::check`] is empty for the built-in rules; a test holds it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use super::decide::{PRIOR_BITS, THRESHOLD, Tally, posterior};
+use super::rule::{Example, Owner, Pattern};
+use super::ruleset::RuleSet;
+use super::verdict::Observation;
+use super::view::View;
+use crate::smtp::Stage;
+
+/// Something that is wrong with a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The rule file.
+    pub file: String,
+    /// The line of the pattern or product, counted from 1.
+    pub line: usize,
+    /// The pattern's identifier, or the product's name.
+    pub rule: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}: {}", self.file, self.line, self.rule, self.reason)
+    }
+}
+
+impl RuleSet {
+    /// Everything that is wrong with the rules, in the order of the files; empty if they are sound.
+    ///
+    /// - every example matches its pattern, with exactly the captures it states;
+    /// - no other product wins an example, and the own one does if the pattern is strong enough;
+    /// - no counter-example matches;
+    /// - no two patterns of a stage are the same;
+    /// - every product can be named at all, and every pattern adds something;
+    /// - a host name made of a product's name names nothing.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        self.check_duplicates(&mut problems);
+        for pattern in &self.patterns {
+            if pattern.regex().is_none() {
+                problems.push(problem(pattern, "regex does not compile".into()));
+                continue;
+            }
+            for example in &pattern.examples {
+                self.check_example(pattern, example, &mut problems);
+            }
+            for text in &pattern.counter_examples {
+                if pattern.find(&seen(pattern, text)).is_some() {
+                    problems.push(problem(pattern, format!("counter-example matches: {text:?}")));
+                }
+            }
+            self.check_use(pattern, &mut problems);
+        }
+        for (index, product) in self.products.iter().enumerate() {
+            for reason in [self.unreachable(index), self.named_by_host(&product.name)].into_iter().flatten() {
+                problems.push(Problem {
+                    file: product.file.clone(),
+                    line: product.line,
+                    rule: product.name.clone(),
+                    reason,
+                });
+            }
+        }
+        problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        problems
+    }
+
+    fn check_duplicates(&self, problems: &mut Vec<Problem>) {
+        let mut first = HashMap::new();
+        for pattern in &self.patterns {
+            let key = (pattern.stage, pattern.sees_host, pattern.text.as_str());
+            if let Some(other) = first.insert(key, &pattern.id) {
+                problems.push(problem(pattern, format!("the same expression as {other}")));
+            }
+        }
+    }
+
+    fn check_example(&self, pattern: &Pattern, example: &Example, problems: &mut Vec<Problem>) {
+        let text = &example.text;
+        let Some((_, found)) = pattern.find(&seen(pattern, text)) else {
+            problems.push(problem(pattern, format!("example does not match: {text:?}")));
+            return;
+        };
+        for ((name, found), (_, expected)) in found.iter().zip(example.captured.iter()) {
+            // A fixed `os` need not be repeated by every example.
+            let fixed = name == "os" && expected.is_none() && found == pattern.os.as_deref();
+            if found != expected && !fixed {
+                let reason = format!("{name} is {found:?}, the example says {expected:?}: {text:?}");
+                problems.push(problem(pattern, reason));
+            }
+        }
+        let verdict = self.classify(&Observation::only(pattern.stage, text.as_bytes()));
+        match pattern.owner {
+            Owner::Product(index) => {
+                let own = self.products[index].name.as_str();
+                let strong = pattern.weight >= PRIOR_BITS;
+                let reason = match verdict.product.as_deref() {
+                    Some(other) if other != own => format!("{other} wins the example {text:?}"),
+                    None if strong => format!("nobody wins the example {text:?}"),
+                    _ => return,
+                };
+                problems.push(problem(pattern, reason));
+            }
+            Owner::NotMail(index) => {
+                let own = self.not_mail[index].protocol.as_str();
+                if verdict.is_smtp || verdict.protocol.as_deref() != Some(own) {
+                    let taken = verdict.product.or(verdict.protocol);
+                    let reason = format!("the example is taken for {taken:?}: {text:?}");
+                    problems.push(problem(pattern, reason));
+                }
+            }
+        }
+    }
+
+    /// A pattern is of no use if, on all its examples, a pattern of the same product and stage that
+    /// is at least as strong matches too and finds as much.
+    fn check_use(&self, pattern: &Pattern, problems: &mut Vec<Problem>) {
+        let rivals = self.patterns.iter().filter(|other| {
+            other.owner == pattern.owner
+                && other.stage == pattern.stage
+                && other.id != pattern.id
+                && other.weight >= pattern.weight
+        });
+        for rival in rivals {
+            let outdone = pattern.examples.iter().all(|example| {
+                let own = pattern.find(&seen(pattern, &example.text));
+                let others = rival.find(&seen(rival, &example.text));
+                match (own, others) {
+                    (Some((_, own)), Some((_, others))) => {
+                        own.iter().zip(others.iter()).all(|((_, own), (_, other))| own.is_none() || own == other)
+                    }
+                    _ => false,
+                }
+            });
+            if outdone {
+                problems.push(problem(pattern, format!("adds nothing to {}", rival.id)));
+                return;
+            }
+        }
+    }
+
+    /// Why a product can never be named: all its evidence together is too weak.
+    fn unreachable(&self, product: usize) -> Option<String> {
+        let mut best = Tally::new(product);
+        for pattern in self.patterns.iter().filter(|p| p.owner == Owner::Product(product)) {
+            best.add(pattern.stage as usize, pattern.weight);
+        }
+        let confidence = posterior(&[best])[0];
+        (confidence < THRESHOLD)
+            .then(|| format!("can never be named: all its patterns together reach {confidence:.2}"))
+    }
+
+    /// Why host names name a product: greetings of hosts called like it must stay unknown.
+    fn named_by_host(&self, name: &str) -> Option<String> {
+        let mut labels = BTreeSet::new();
+        for spelling in [name.to_owned(), name.to_lowercase()] {
+            let whole: String = spelling.chars().filter(char::is_ascii_alphanumeric).collect();
+            labels.insert(whole);
+            let words = spelling.split(|c: char| !c.is_ascii_alphanumeric());
+            labels.extend(words.filter(|w| w.len() >= 3).map(str::to_owned));
+        }
+        for label in labels.iter().filter(|l| !l.is_empty()) {
+            for greeting in [
+                format!("220 {label}.example.com ESMTP\r\n"),
+                format!("220 {label}.example.com ESMTP ready\r\n"),
+                format!("220 {} ESMTP\r\n", label.to_lowercase()),
+                format!("220 mail.{label}.org ESMTP; Thu, 30 Nov 2017 10:15:31 +0100\r\n"),
+                format!("220 mx1-{label}.example.net SMTP service ready\r\n"),
+            ] {
+                let verdict = self.classify(&Observation::only(Stage::Greeting, greeting.as_bytes()));
+                if let Some(named) = verdict.product {
+                    return Some(format!("a host name alone is taken for {named}: {greeting:?}"));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn problem(pattern: &Pattern, reason: String) -> Problem {
+    Problem { file: pattern.file.clone(), line: pattern.line, rule: pattern.id.clone(), reason }
+}
+
+/// A text as the pattern sees it.
+fn seen(pattern: &Pattern, text: &str) -> Vec<u8> {
+    let view = View::new(pattern.stage, text.as_bytes());
+    if pattern.sees_host { view.raw } else { view.masked }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rule file of products, each with patterns (regex, weight, example).
+    fn rules(products: &[(&str, &[(&str, u8, &str)])]) -> RuleSet {
+        let mut text = String::from("family = \"Test\"\n");
+        for (name, patterns) in products {
+            text += &format!("[[product]]\nname = \"{name}\"\ncategory = \"other\"\n");
+            for (regex, weight, example) in *patterns {
+                text += &format!(
+                    "[[product.pattern]]\non = \"greeting\"\nregex = '{regex}'\nweight = {weight}\n{example}\n"
+                );
+            }
+        }
+        RuleSet::parse(&[("test.toml", &text)]).expect("sound")
+    }
+
+    fn reasons(rules: &RuleSet) -> String {
+        rules.check().iter().map(|p| format!("{p}\n")).collect()
+    }
+
+    #[test]
+    fn the_built_in_rules_are_sound() {
+        let found = RuleSet::builtin().check();
+        let told: Vec<_> = found.iter().map(Problem::to_string).collect();
+        assert!(told.is_empty(), "{}", told.join("\n"));
+    }
+
+    #[test]
+    fn sound_rules_have_no_problems() {
+        let rules = rules(&[(
+            "Foo",
+            &[("Foo/(?P<version>[0-9]+)", 17, "examples = [{ text = '220 x ESMTP Foo/3', version = '3' }]")],
+        )]);
+        assert_eq!(reasons(&rules), "");
+    }
+
+    #[test]
+    fn a_missed_example_is_a_problem_with_its_place() {
+        let rules = rules(&[("Foo", &[("Foo", 17, "examples = [{ text = '220 x ESMTP Bar' }]")])]);
+        assert_eq!(
+            reasons(&rules),
+            "test.toml:7: Foo/greeting/1: example does not match: \"220 x ESMTP Bar\"\n"
+        );
+    }
+
+    #[test]
+    fn captures_must_be_stated_and_right() {
+        for (stated, expected) in [("", "says None"), (", version = '4'", "says Some(\"4\")")] {
+            let example = format!("examples = [{{ text = '220 x ESMTP Foo/3'{stated} }}]");
+            let rules = rules(&[("Foo", &[("Foo/(?P<version>[0-9]+)", 17, &example)])]);
+            assert!(reasons(&rules).contains(expected), "{}", reasons(&rules));
+        }
+    }
+
+    #[test]
+    fn another_products_win_is_a_problem() {
+        let rules = rules(&[
+            ("Foo", &[("Foo", 12, "examples = [{ text = '220 x ESMTP Foo Bar' }]")]),
+            ("Bar", &[("Bar", 20, "examples = [{ text = '220 x ESMTP Bar' }]")]),
+        ]);
+        assert!(reasons(&rules).contains("Foo/greeting/1: Bar wins the example"));
+    }
+
+    #[test]
+    fn counter_examples_must_not_match() {
+        let example = "examples = [{ text = '220 x ESMTP Foo' }]\ncounter_examples = ['220 x ESMTP Food']";
+        let rules = rules(&[("Foo", &[("ESMTP Foo", 17, example)])]);
+        assert!(reasons(&rules).contains("counter-example matches"));
+    }
+
+    #[test]
+    fn duplicates_and_idle_patterns_are_found() {
+        let example = "examples = [{ text = '220 x ESMTP Foo' }]";
+        let rules = rules(&[("Foo", &[("ESMTP Foo", 17, example), ("ESMTP Foo", 17, example), ("Foo", 9, example)])]);
+        let told = reasons(&rules);
+        assert!(told.contains("Foo/greeting/2: the same expression as Foo/greeting/1"), "{told}");
+        assert!(told.contains("Foo/greeting/3: adds nothing to Foo/greeting/1"), "{told}");
+    }
+
+    #[test]
+    fn a_product_that_can_never_be_named_is_found() {
+        let rules = rules(&[("Foo", &[("Foo", 5, "examples = [{ text = '220 x ESMTP Foo' }]")])]);
+        assert!(reasons(&rules).contains("Foo: can never be named"));
+    }
+
+    #[test]
+    fn patterns_that_take_host_names_for_products_are_found() {
+        let example = "sees_host = true\nexamples = [{ text = '220 x ESMTP foo' }]";
+        let rules = rules(&[("Foo", &[("foo", 17, example)])]);
+        assert!(reasons(&rules).contains("a host name alone is taken for Foo"));
+    }
+}

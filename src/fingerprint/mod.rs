@@ -1,0 +1,40 @@
+//! From what a server said to which product it is, with the evidence for it.
+//!
+//! Rules are data: `rules/*.toml`, one file per product family, compiled into the program and
+//! replaceable by a directory ([`RuleSet::load`]). `docs/rules.md` explains how to write one. This
+//! module reads them ([`Product`], [`Pattern`]), proves them ([`RuleSet::check`]) and applies them
+//! ([`RuleSet::classify`], [`RuleSet::explain`]).
+//!
+//! Three ideas carry it:
+//!
+//! - **Views.** Patterns do not see wire bytes but a normalised view of a reply (`view`): one code,
+//!   single blanks, one line per `\n`, and every host name replaced by `<host>`, so that
+//!   `220 postfix.example.com ESMTP` cannot name a product by accident.
+//! - **One pass per stage.** All patterns of a stage run together as one regular-expression set;
+//!   captures are taken only from those that matched. Time is linear in the reply's length
+//!   whatever a peer sends.
+//! - **Weights are bits.** A weight is a log2 likelihood ratio; `decide` adds the strongest of each
+//!   stage and turns the sums into a posterior probability.
+//!
+//! Pure: bytes in, verdict out; no socket, no clock. Only [`RuleSet::load`] reads files.
+
+mod builtin;
+mod category;
+mod check;
+mod decide;
+mod error;
+mod normalise;
+mod rule;
+mod ruleset;
+mod source;
+mod verdict;
+mod view;
+
+pub use category::Category;
+pub use check::Problem;
+pub use decide::{PRIOR_BITS, THRESHOLD};
+pub use error::RuleError;
+pub use normalise::normalise_greeting;
+pub use rule::{Captured, Example, NotMail, Pattern, Product};
+pub use ruleset::{Listing, RuleSet};
+pub use verdict::{Candidate, Evidence, Explanation, Match, Observation, Replies, Verdict};
