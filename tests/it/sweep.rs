@@ -1,0 +1,267 @@
+//! The whole sweep in the test internet, with real mail servers: every responder is found and
+//! named, whatever the seed; the counts add up; signals and limits end a run as documented.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{PROGRAM, Run, Testnet, file, one_at_a_time, privileged, run, scratch, sqlite};
+
+/// What real servers are called in verdicts, and whether their stock greeting tells a version.
+const PRODUCTS: &[(&str, &str, Option<&str>)] = &[
+    ("postfix", "Postfix", None),
+    ("exim", "Exim", Some("4.96")),
+    ("opensmtpd", "OpenSMTPD", None),
+    ("sendmail", "Sendmail", Some("8.17.1.9")),
+    ("courier", "Courier", None),
+    ("chasquid", "chasquid", None),
+    ("aiosmtpd", "aiosmtpd", Some("1.4.3")),
+];
+
+/// Options every sweep of the test internet needs; its servers are near, so timeouts are short.
+const NEAR: &str = "--no-default-blocklist --cooldown-time 1 --greeting-timeout 6 \
+                    --step-timeout 6 --session-timeout 12 --ehlo-name scanner.example.org -q";
+
+fn oddpeers() -> String {
+    // Examples are built beside the tests.
+    let directory = std::path::Path::new(PROGRAM).parent().unwrap();
+    directory.join("examples/oddpeers").display().to_string()
+}
+
+fn ok(done: &Run) {
+    assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+}
+
+#[test]
+fn ten_seeds_find_the_same_responders_and_name_every_server() {
+    if !privileged("ten_seeds_find_the_same_responders_and_name_every_server") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let prefix = "198.18.0.0/19";
+    let shares = "smtp=2,odd=0.4,reset=8,icmp=3";
+    let net = Testnet::up(
+        "seeds",
+        &format!("--prefix {prefix} --shares {shares} --oddpeers {}", oddpeers()),
+    );
+    let directory = scratch();
+    let expected: BTreeSet<&str> = net
+        .truth
+        .iter()
+        .filter(|truth| truth.kind == "smtp" || truth.kind == "odd")
+        .map(|truth| truth.address.as_str())
+        .collect();
+    assert!(expected.len() > 150, "{}", expected.len());
+    for seed in 0..10 {
+        let survey = file(&directory, &format!("seed-{seed}.db"));
+        let done = net.smtpsweep(&format!(
+            "scan {prefix} {NEAR} --rate 5000 --seed {seed} -o {}",
+            survey.display()
+        ));
+        ok(&done);
+        let found = sqlite(&survey, "SELECT saddr FROM hosts");
+        let found: BTreeSet<&str> = found.lines().collect();
+        assert_eq!(found, expected, "seed {seed}");
+        let count = |name: &str| -> usize {
+            let query = format!("SELECT n FROM probe_counts WHERE kind = 'outcome' AND name = '{name}'");
+            sqlite(&survey, &query).trim().parse().unwrap()
+        };
+        assert_eq!(count("synack"), expected.len(), "seed {seed}");
+        assert_eq!(count("rst"), net.of_kind("reset").len(), "seed {seed}");
+        assert_eq!(count("unanswered"), 8192 - net.truth.len(), "seed {seed}");
+        icmp_errors_are_told_apart(&net, &survey);
+        if seed == 0 {
+            every_server_is_named(&net, &survey);
+            every_odd_peer_has_its_outcome(&net, &survey);
+        }
+    }
+}
+
+fn icmp_errors_are_told_apart(net: &Testnet, survey: &std::path::Path) {
+    let mut expected = BTreeMap::<u32, usize>::new();
+    for truth in net.of_kind("icmp") {
+        *expected.entry(truth.number).or_default() += 1;
+    }
+    let rows = sqlite(survey, "SELECT name, n FROM probe_counts WHERE name LIKE 'icmp 3/%'");
+    let found: BTreeMap<u32, usize> = rows
+        .lines()
+        .map(|row| {
+            let (name, count) = row.split_once('\t').unwrap();
+            let code = name.strip_prefix("icmp 3/").unwrap().split(' ').next().unwrap();
+            (code.parse().unwrap(), count.parse().unwrap())
+        })
+        .collect();
+    assert_eq!(found, expected);
+}
+
+fn every_server_is_named(net: &Testnet, survey: &std::path::Path) {
+    let rows = sqlite(survey, "SELECT saddr, outcome, product, version FROM v_hosts");
+    let found: BTreeMap<&str, Vec<&str>> = rows
+        .lines()
+        .map(|row| {
+            let mut cells = row.split('\t');
+            (cells.next().unwrap(), cells.collect())
+        })
+        .collect();
+    for truth in net.of_kind("smtp") {
+        let host = &found[truth.address.as_str()];
+        assert_eq!(host[0], "completed", "{truth:?}");
+        let Some((_, product, version)) = PRODUCTS.iter().find(|row| row.0 == truth.name) else {
+            assert_eq!(truth.name, "postfix-disguised");
+            assert!(host[1].is_empty() || host[1] == "Postfix", "{truth:?}: {host:?}");
+            continue;
+        };
+        assert_eq!(&host[1], product, "{truth:?}");
+        assert_eq!(host[2], version.unwrap_or(""), "{truth:?}");
+    }
+}
+
+/// The example program prints each peer with the outcome it must lead to.
+fn every_odd_peer_has_its_outcome(net: &Testnet, survey: &std::path::Path) {
+    let peers = run(Command::new(oddpeers()).arg("--outcomes"));
+    let expected: BTreeMap<&str, &str> =
+        peers.stdout.lines().map(|line| line.split_once('\t').unwrap()).collect();
+    let rows = sqlite(survey, "SELECT saddr, outcome FROM hosts");
+    let found: BTreeMap<&str, &str> =
+        rows.lines().map(|row| row.split_once('\t').unwrap()).collect();
+    for truth in net.of_kind("odd") {
+        let outcome = found[truth.address.as_str()];
+        assert_eq!(outcome, expected[truth.name.as_str()], "{truth:?}");
+    }
+}
+
+#[test]
+fn what_a_survey_holds_can_be_reported_exported_and_classified_again() {
+    if !privileged("what_a_survey_holds_can_be_reported_exported_and_classified_again") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up("look", "--prefix 198.18.0.0/22 --only postfix,exim --shares smtp=2");
+    let directory = scratch();
+    let (survey, metadata) = (file(&directory, "survey.db"), file(&directory, "metadata.json"));
+    let done = net.smtpsweep(&format!(
+        "scan 198.18.0.0/22 {NEAR} -e 5 -B 5M -o {} -m {} --notes trial --user-metadata {{\"a\":1}}",
+        survey.display(),
+        metadata.display()
+    ));
+    ok(&done);
+    let hosts = net.of_kind("smtp").len();
+
+    let metadata: Value = serde_json::from_str(&fs::read_to_string(metadata).unwrap()).unwrap();
+    assert_eq!(metadata["state"], "complete");
+    assert_eq!(metadata["packets_sent"], 1024);
+    assert_eq!(metadata["success_unique"], hosts);
+    assert_eq!(metadata["stored_hosts"], hosts);
+    assert_eq!(metadata["outcomes"]["completed"], hosts);
+    assert_eq!(metadata["seed"], 5);
+    assert_eq!(metadata["default_blocklist"], false);
+    assert_eq!(metadata["notes"], "trial");
+    assert_eq!(metadata["user-metadata"]["a"], 1);
+    assert_eq!(metadata["source_ip"], "10.200.0.2");
+
+    let shown = run(Command::new(PROGRAM).arg("report").arg(&survey));
+    ok(&shown);
+    for word in ["SYN-ACK", "completed", "Postfix", "Exim", "4.96"] {
+        assert!(shown.stdout.contains(word), "{word}: {}", shown.stdout);
+    }
+    let json = run(Command::new(PROGRAM).arg("report").arg("--json").arg(&survey));
+    serde_json::from_str::<Value>(&json.stdout).unwrap();
+
+    let exported = run(Command::new(PROGRAM).args(["export", "--format", "ndjson"]).arg(&survey));
+    ok(&exported);
+    assert_eq!(exported.stdout.lines().count(), hosts);
+    for line in exported.stdout.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(row["outcome"], "completed");
+        assert_eq!(row["data"]["smtp"]["status"], "success");
+        let result = &row["data"]["smtp"]["result"];
+        assert!(result["banner"].as_str().unwrap().starts_with("220 "), "{result}");
+        assert!(result["ehlo"].as_str().unwrap().contains("250"), "{result}");
+        assert!(result["quit"].as_str().unwrap().starts_with("221 "), "{result}");
+    }
+    let csv = run(Command::new(PROGRAM).args(["export", "--format", "csv"]).arg(&survey));
+    let columns: Vec<&str> = csv.stdout.lines().next().unwrap().split(',').collect();
+    for column in ["saddr", "sport", "timestamp_ts", "outcome", "product", "vendor", "version"] {
+        assert!(columns.contains(&column), "{column}: {columns:?}");
+    }
+    let again = run(Command::new(PROGRAM).arg("classify").arg(&survey));
+    ok(&again);
+    assert!(again.stdout.contains("no verdict changed"), "{}", again.stdout);
+    let explained = run(Command::new(PROGRAM)
+        .args(["rules", "explain"])
+        .arg(&survey)
+        .arg(&net.of_kind("smtp")[0].address));
+    ok(&explained);
+    assert!(explained.stdout.contains("verdict: "), "{}", explained.stdout);
+    let probed = net.smtpsweep(&format!(
+        "probe {} --no-default-blocklist --ehlo-name scanner.example.org",
+        net.of_kind("smtp")[0].address
+    ));
+    ok(&probed);
+    for word in ["S: 220 ", "C: EHLO scanner.example.org", "C: QUIT", "outcome: completed"] {
+        assert!(probed.stdout.contains(word), "{word}: {}", probed.stdout);
+    }
+}
+
+#[test]
+fn signals_and_limits_end_a_sweep_with_everything_stored() {
+    if !privileged("signals_and_limits_end_a_sweep_with_everything_stored") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up("stop", "--prefix 198.18.0.0/20 --only postfix --shares smtp=2");
+    let directory = scratch();
+    for (signals, code, state) in [
+        (&["INT"][..], 130, "interrupted by SIGINT"),
+        (&["TERM"][..], 143, "interrupted by SIGTERM"),
+        (&["INT", "TERM"][..], 143, "interrupted by SIGTERM"),
+    ] {
+        let survey = file(&directory, &format!("{code}-{}.db", signals.len()));
+        let mut sweep = net.command("scan", PROGRAM);
+        sweep.args(
+            format!("scan 198.18.0.0/20 {NEAR} --rate 500 -o {}", survey.display())
+                .split_whitespace(),
+        );
+        let child = sweep.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Wait for the first stored hosts, so that there is something to lose.
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(100));
+            let asked = Command::new("sqlite3").arg(&survey).arg("SELECT count(*) FROM hosts").output();
+            if asked.is_ok_and(|output| output.stdout.len() > 1 && output.stdout[0] != b'0') {
+                break;
+            }
+        }
+        for signal in signals {
+            // `ip netns exec` becomes the program: the child's id is the sweep's.
+            run(Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]));
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        let done: Run = child.wait_with_output().unwrap().into();
+        assert_eq!(done.code, code, "{}", done.stderr);
+        let value = |key: &str| {
+            sqlite(&survey, &format!("SELECT value FROM survey WHERE key = '{key}'")).trim().to_owned()
+        };
+        assert_eq!(value("state"), format!("\"{state}\""));
+        let sent: u64 = value("packets_sent").parse().unwrap();
+        assert!(sent > 0 && sent < 4096, "{sent}");
+        assert_eq!(value("success_unique"), sqlite(&survey, "SELECT count(*) FROM hosts").trim());
+    }
+    let limited = |options: &str| {
+        let survey = file(&directory, &format!("{}.db", options.replace([' ', '%'], "")));
+        let done = net.smtpsweep(&format!(
+            "scan 198.18.0.0/20 {NEAR} --rate 1000 {options} -o {}",
+            survey.display()
+        ));
+        let sent = sqlite(&survey, "SELECT n FROM probe_counts WHERE name = 'sent'");
+        (done.code, sent.trim().parse::<u64>().unwrap())
+    };
+    assert_eq!(limited("-n 700"), (0, 700));
+    assert_eq!(limited("-n 10%"), (0, 410));
+    let (code, sent) = limited("-t 1");
+    assert!(code == 3 && sent > 900 && sent < 1300, "{code} {sent}");
+    let (code, sent) = limited("-N 5");
+    assert!(code == 3 && sent < 4096, "{code} {sent}");
+}
