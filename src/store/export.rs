@@ -1,0 +1,214 @@
+//! Rows for other tools: CSV and NDJSON, streamed, as of one moment.
+//!
+//! **CSV**: the fields of [`super::FIELDS`] that were chosen. Unknown is empty, booleans are 1
+//! and 0, and whatever a server chose is escaped by [`super::text::escape`], so a row is one line
+//! and the original octets can be had back.
+//!
+//! **NDJSON**: one object a host with all fields but the dialogue's, then `ip` and `port`, the
+//! verdict's `evidence`, and the dialogue in the envelope of zgrab2: `data.smtp.{status, protocol,
+//! port, timestamp, error, result}`. In `result` stand `banner`, `ehlo`, `helo`, `quit`; octets
+//! that are no UTF-8 become U+FFFD there, and only then the exact octets follow as `banner_b64` …
+//!
+//! A reader that has enough (`| head`) closes the pipe; that is a clean end, not an error.
+
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Map, Value, json};
+
+use super::fields::{Cell, Context, FIELDS, Field, Fields, time};
+use super::read::Parts;
+use super::row::{StoredHost, evidence_json};
+use super::text::{escape, json_line};
+use super::{StoreError, Survey, key};
+use crate::smtp::{Outcome, Stage};
+
+/// Writes the survey's hosts as CSV, with a line of names first if `header`. Returns how many
+/// rows were written.
+///
+/// # Errors
+/// If the survey cannot be read, or `out` cannot be written for another reason than a closed
+/// pipe.
+pub fn csv(
+    survey: &Survey,
+    fields: &Fields,
+    header: bool,
+    out: impl Write,
+) -> Result<u64, StoreError> {
+    let context = context(survey)?;
+    let parts = Parts {
+        transcript: fields.want_transcript(),
+        evidence: false,
+    };
+    let mut writer = ::csv::Writer::from_writer(out);
+    let mut rows = 0;
+    let written = (|| -> Result<(), Stop> {
+        if header {
+            writer.write_record(fields.iter().map(|f| f.name))?;
+        }
+        let mut record = Vec::new();
+        survey.scan(parts, |host| -> Result<(), Stop> {
+            record.clear();
+            record.extend(fields.iter().map(|f| csv_text((f.cell)(&host, context))));
+            writer.write_record(&record)?;
+            rows += 1;
+            Ok(())
+        })?;
+        Ok(writer.flush()?)
+    })();
+    end(written, rows)
+}
+
+/// Writes the survey's hosts as NDJSON. Returns how many rows were written.
+///
+/// # Errors
+/// As [`csv()`].
+pub fn ndjson(survey: &Survey, out: impl Write) -> Result<u64, StoreError> {
+    let context = context(survey)?;
+    let mut out = io::BufWriter::with_capacity(64 << 10, out);
+    let mut rows = 0;
+    let written = (|| -> Result<(), Stop> {
+        survey.scan(Parts::ALL, |host| -> Result<(), Stop> {
+            json_line(&row(&host, context), &mut out)?;
+            out.write_all(b"\n")?;
+            rows += 1;
+            Ok(())
+        })?;
+        Ok(out.flush()?)
+    })();
+    end(written, rows)
+}
+
+/// Why the writing stopped early.
+enum Stop {
+    Store(StoreError),
+    Output(io::Error),
+}
+
+impl From<StoreError> for Stop {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(e: io::Error) -> Self {
+        Self::Output(e)
+    }
+}
+
+impl From<::csv::Error> for Stop {
+    fn from(e: ::csv::Error) -> Self {
+        // The plain conversion would hide the kind, and with it the closed pipe.
+        Self::Output(match e.into_kind() {
+            ::csv::ErrorKind::Io(e) => e,
+            other => io::Error::other(format!("{other:?}")),
+        })
+    }
+}
+
+fn end(written: Result<(), Stop>, rows: u64) -> Result<u64, StoreError> {
+    match written {
+        Ok(()) => Ok(rows),
+        Err(Stop::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(rows),
+        Err(Stop::Output(e)) => Err(StoreError::Output(e)),
+        Err(Stop::Store(e)) => Err(e),
+    }
+}
+
+fn context(survey: &Survey) -> Result<Context, StoreError> {
+    let source = survey.meta(key::SOURCE)?;
+    let daddr = source
+        .as_ref()
+        .and_then(Value::as_str)
+        .and_then(|s| s.parse::<Ipv4Addr>().ok());
+    Ok(Context { daddr })
+}
+
+fn csv_text(cell: Cell<'_>) -> String {
+    match cell {
+        Cell::Empty => String::new(),
+        Cell::Integer(n) => n.to_string(),
+        Cell::Number(x) => x.to_string(),
+        Cell::Boolean(b) => u8::from(b).to_string(),
+        Cell::Text(t) => t.into_owned(),
+        Cell::Words(w) => escape(&w),
+    }
+}
+
+fn json_value(cell: Cell<'_>) -> Value {
+    match cell {
+        Cell::Empty => Value::Null,
+        Cell::Integer(n) => n.into(),
+        Cell::Number(x) => x.into(),
+        Cell::Boolean(b) => b.into(),
+        Cell::Text(t) => t.into_owned().into(),
+        Cell::Words(w) => String::from_utf8_lossy(&w).into_owned().into(),
+    }
+}
+
+/// The dialogue stands in the envelope, not among the plain fields.
+fn is_plain(field: &Field) -> bool {
+    !["banner", "ehlo", "helo", "quit"].contains(&field.name)
+}
+
+fn row(host: &StoredHost, context: Context) -> Value {
+    let mut row = Map::new();
+    for field in FIELDS.iter().filter(|f| is_plain(f)) {
+        row.insert(
+            field.name.to_owned(),
+            json_value((field.cell)(host, context)),
+        );
+    }
+    row.insert("ip".to_owned(), host.row.addr.to_string().into());
+    row.insert("port".to_owned(), host.row.sport.into());
+    let evidence = host.verdict.as_ref().map(|v| evidence_json(&v.evidence));
+    row.insert("evidence".to_owned(), evidence.into());
+    row.insert("data".to_owned(), json!({ "smtp": envelope(host) }));
+    Value::Object(row)
+}
+
+fn envelope(host: &StoredHost) -> Value {
+    let mut result = Map::new();
+    for stage in Stage::ALL {
+        let Some(said) = host.transcript.server(*stage) else {
+            continue;
+        };
+        // zgrab2 calls the greeting the banner; its other names are those of our stages.
+        let name = if *stage == Stage::Greeting {
+            "banner"
+        } else {
+            stage.name()
+        };
+        match String::from_utf8(said) {
+            Ok(text) => {
+                result.insert(name.to_owned(), text.into());
+            }
+            Err(e) => {
+                let said = e.into_bytes();
+                result.insert(name.to_owned(), String::from_utf8_lossy(&said).into());
+                result.insert(format!("{name}_b64"), BASE64.encode(&said).into());
+            }
+        }
+    }
+    let mut smtp = Map::new();
+    smtp.insert("status".to_owned(), host.row.outcome.zgrab_status().into());
+    smtp.insert("protocol".to_owned(), "smtp".into());
+    smtp.insert("port".to_owned(), host.row.sport.into());
+    smtp.insert("result".to_owned(), Value::Object(result));
+    // Second precision in UTC, as zgrab2 writes it.
+    let started = time(host.row.started_us)
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string();
+    smtp.insert("timestamp".to_owned(), started.into());
+    if !matches!(host.row.outcome, Outcome::Completed | Outcome::EhloRejected) {
+        let error = match &host.row.detail {
+            Some(detail) => format!("{}: {detail}", host.row.outcome),
+            None => host.row.outcome.to_string(),
+        };
+        smtp.insert("error".to_owned(), error.into());
+    }
+    Value::Object(smtp)
+}

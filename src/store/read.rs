@@ -1,0 +1,257 @@
+//! Reading hosts one by one, however many there are.
+
+use std::net::Ipv4Addr;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, Rows};
+
+use super::row::{HostRow, StoredHost, category, evidence_from};
+use super::{StoreError, Survey};
+use crate::fingerprint::Verdict;
+use crate::smtp::{Outcome, Piece, Side, Stage, Transcript};
+
+/// Which parts of a host a reader wants; the others stay empty and cost nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts {
+    pub(crate) transcript: bool,
+    pub(crate) evidence: bool,
+}
+
+impl Parts {
+    pub(crate) const ALL: Self = Self {
+        transcript: true,
+        evidence: true,
+    };
+}
+
+impl Survey {
+    /// Hands over every host in the order of storing, each with its transcript and its current
+    /// verdict, as of one moment, whatever a writer does meanwhile. Memory does not grow with the
+    /// survey. The first error `each` returns ends the reading and is returned.
+    ///
+    /// # Errors
+    /// Those of `each`, and [`StoreError`] if the database cannot be read.
+    pub fn for_each_host<E: From<StoreError>>(
+        &self,
+        each: impl FnMut(StoredHost) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.scan(Parts::ALL, each)
+    }
+
+    /// As [`Survey::for_each_host`] with only some parts of each host.
+    pub(crate) fn scan<E: From<StoreError>>(
+        &self,
+        parts: Parts,
+        each: impl FnMut(StoredHost) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // One transaction, so that both statements see the same state.
+        let snapshot = self
+            .conn
+            .unchecked_transaction()
+            .map_err(|e| self.failed("read", e))?;
+        let ruleset = self.current_ruleset()?;
+        scan_hosts(&snapshot, ruleset, parts, |e| self.failed("read", e), each)?;
+        drop(snapshot);
+        Ok(())
+    }
+
+    /// The number of stored hosts.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn host_count(&self) -> Result<u64, StoreError> {
+        self.conn
+            .query_row("SELECT count(*) FROM hosts", [], |row| row.get(0))
+            .map_err(|e| self.failed("read", e))
+    }
+
+    /// Hands over the address of every stored host, in ascending order.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn for_each_addr(&self, mut each: impl FnMut(Ipv4Addr)) -> Result<(), StoreError> {
+        let mut read = || -> rusqlite::Result<()> {
+            let mut query = self
+                .conn
+                .prepare_cached("SELECT addr FROM hosts ORDER BY addr")?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                each(Ipv4Addr::from_bits(row.get(0)?));
+            }
+            Ok(())
+        };
+        read().map_err(|e| self.failed("read", e))
+    }
+}
+
+/// Walks hosts and transcripts side by side: both lie in the order of the host's id, so neither
+/// is sought, only read on.
+pub(super) fn scan_hosts<E: From<StoreError>>(
+    conn: &Connection,
+    ruleset: Option<i64>,
+    parts: Parts,
+    failed: impl Fn(rusqlite::Error) -> StoreError,
+    mut each: impl FnMut(StoredHost) -> Result<(), E>,
+) -> Result<(), E> {
+    let failed = |e| E::from(failed(e));
+    let mut hosts = conn
+        .prepare_cached(
+            "SELECT h.id, h.addr, h.sport, h.timestamp_us, h.started_us, h.outcome, h.detail,
+               h.connect_ms, h.greeting_delay_ms, h.duration_ms, h.window, h.ttl, h.ip_id,
+               h.our_port, h.our_seq, h.their_seq, h.mss, h.wscale, h.sack_perm, h.ts_val,
+               h.ts_ecr, h.cut,
+               v.confidence, v.product, v.vendor, v.version, v.category, v.is_smtp, v.hostname,
+               v.os, v.cluster, v.evidence
+             FROM hosts AS h
+             LEFT JOIN verdicts AS v ON v.host_id = h.id AND v.ruleset_id = ?1
+             ORDER BY h.id",
+        )
+        .map_err(failed)?;
+    let mut pieces = conn
+        .prepare_cached(
+            "SELECT host_id, stage, side, at_ms, data FROM transcripts ORDER BY host_id, n",
+        )
+        .map_err(failed)?;
+    let mut hosts = hosts.query([ruleset]).map_err(failed)?;
+    let mut pieces = if parts.transcript {
+        Some(PieceReader::new(pieces.query([]).map_err(failed)?).map_err(failed)?)
+    } else {
+        None
+    };
+    while let Some(row) = hosts.next().map_err(failed)? {
+        let mut host = host(row, parts).map_err(failed)?;
+        if let Some(pieces) = &mut pieces {
+            pieces
+                .take(host.id, &mut host.transcript.pieces)
+                .map_err(failed)?;
+        }
+        each(host)?;
+    }
+    Ok(())
+}
+
+/// The pieces of all hosts, with one piece of look-ahead.
+struct PieceReader<'stmt> {
+    rows: Rows<'stmt>,
+    ahead: Option<(i64, Piece)>,
+}
+
+impl<'stmt> PieceReader<'stmt> {
+    fn new(rows: Rows<'stmt>) -> rusqlite::Result<Self> {
+        let mut reader = Self { rows, ahead: None };
+        reader.advance()?;
+        Ok(reader)
+    }
+
+    /// Appends the pieces of that host; ids must ascend.
+    fn take(&mut self, host: i64, out: &mut Vec<Piece>) -> rusqlite::Result<()> {
+        while let Some((owner, piece)) = self.ahead.take_if(|(owner, _)| *owner <= host) {
+            // Pieces of a host that is not there (a damaged file) are passed over.
+            if owner == host {
+                out.push(piece);
+            }
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self) -> rusqlite::Result<()> {
+        self.ahead = match self.rows.next()? {
+            None => None,
+            Some(row) => Some((row.get(0)?, piece(row)?)),
+        };
+        Ok(())
+    }
+}
+
+fn piece(row: &Row<'_>) -> rusqlite::Result<Piece> {
+    Ok(Piece {
+        stage: named(row, 1, Stage::from_name)?,
+        side: named(row, 2, |name| match name {
+            "client" => Some(Side::Client),
+            "server" => Some(Side::Server),
+            _ => None,
+        })?,
+        at_ms: row.get(3)?,
+        bytes: row.get(4)?,
+    })
+}
+
+fn host(row: &Row<'_>, parts: Parts) -> rusqlite::Result<StoredHost> {
+    let cut = row.get(21)?;
+    Ok(StoredHost {
+        id: row.get(0)?,
+        row: HostRow {
+            addr: Ipv4Addr::from_bits(row.get(1)?),
+            sport: row.get(2)?,
+            timestamp_us: row.get(3)?,
+            started_us: row.get(4)?,
+            outcome: named(row, 5, Outcome::from_name)?,
+            detail: row.get(6)?,
+            connect_ms: row.get(7)?,
+            greeting_delay_ms: row.get(8)?,
+            duration_ms: row.get(9)?,
+            window: row.get(10)?,
+            ttl: row.get(11)?,
+            ip_id: row.get(12)?,
+            our_port: row.get(13)?,
+            our_seq: row.get(14)?,
+            their_seq: row.get(15)?,
+            mss: row.get(16)?,
+            wscale: row.get(17)?,
+            sack_perm: row.get(18)?,
+            ts_val: row.get(19)?,
+            ts_ecr: row.get(20)?,
+            cut,
+        },
+        transcript: Transcript {
+            pieces: Vec::new(),
+            cut,
+        },
+        verdict: verdict(row, parts)?,
+    })
+}
+
+fn verdict(row: &Row<'_>, parts: Parts) -> rusqlite::Result<Option<Verdict>> {
+    let Some(confidence) = row.get(22)? else {
+        return Ok(None);
+    };
+    Ok(Some(Verdict {
+        product: row.get(23)?,
+        vendor: row.get(24)?,
+        version: row.get(25)?,
+        category: match row.get_ref(26)?.data_type() {
+            Type::Null => None,
+            _ => Some(named(row, 26, category)?),
+        },
+        confidence,
+        hostname: row.get(28)?,
+        os: row.get(29)?,
+        is_smtp: row.get(27)?,
+        evidence: if parts.evidence {
+            named(row, 31, evidence_from)?
+        } else {
+            Vec::new()
+        },
+        cluster: row.get(30)?,
+    }))
+}
+
+/// A column whose text must be one of a closed set of names.
+pub(super) fn named<T>(
+    row: &Row<'_>,
+    column: usize,
+    meaning: impl Fn(&str) -> Option<T>,
+) -> rusqlite::Result<T> {
+    let odd = |reason: String| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, reason.into())
+    };
+    let text = row
+        .get_ref(column)?
+        .as_str()
+        .map_err(|e| odd(e.to_string()))?;
+    meaning(text).ok_or_else(|| {
+        let shown = super::text::escape_short(text.as_bytes(), 60);
+        odd(format!("\"{shown}\" has no meaning for this smtpsweep"))
+    })
+}

@@ -1,0 +1,192 @@
+//! The survey file's tables and views, as docs/schema.md describes them.
+//!
+//! The SQL keeps to what SQLite 3.40 (Debian 12's shell) can read: a view with younger syntax
+//! would lock that shell out of the whole file. Tables are STRICT, so a column holds what it says.
+//!
+//! Addresses are `u32` in host order, so ranges compare as numbers; times are UTC: `_us` unix
+//! microseconds, `_ms` milliseconds. Unknown is NULL, never 0 or ''.
+
+/// Marks the file as ours ("SMSW"), for `file(1)` and for [`super::Survey::open`].
+pub const APPLICATION_ID: i64 = 0x534d_5357;
+
+/// The layout below. It grows by one with every change that an older reader would misread.
+pub const VERSION: i64 = 1;
+
+/// Text out of bytes, for views: line ends as `\n`, escape and C1's CSI disarmed. NUL and other
+/// harmless control characters stay; the bytes themselves are in `transcripts.data`.
+macro_rules! shown {
+    ($text:literal) => {
+        concat!(
+            "replace(replace(replace(replace(rtrim(",
+            $text,
+            ", char(13, 10)), char(13), ''), char(10), '\\n'), char(27), '\\x1b'), char(155), '\\x9b')"
+        )
+    };
+}
+
+/// What the server of host `h` said in one stage, joined and shown.
+macro_rules! said {
+    ($stage:literal) => {
+        concat!(
+            "(SELECT ",
+            shown!("group_concat(t, '')"),
+            " FROM (SELECT CAST(data AS TEXT) AS t FROM transcripts WHERE host_id = h.id \
+             AND side = 'server' AND stage = '",
+            $stage,
+            "' ORDER BY n))"
+        )
+    };
+}
+
+/// The ruleset whose verdicts count.
+macro_rules! current {
+    () => {
+        "(SELECT CAST(value AS INTEGER) FROM survey WHERE key = 'current_ruleset')"
+    };
+}
+
+/// The tables.
+pub(crate) const TABLES: &str = "
+CREATE TABLE survey (
+  key   TEXT PRIMARY KEY NOT NULL,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE probe_counts (
+  kind TEXT NOT NULL,
+  name TEXT NOT NULL,
+  n    INTEGER NOT NULL,
+  PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE hosts (
+  id                INTEGER PRIMARY KEY,
+  addr              INTEGER NOT NULL UNIQUE,
+  saddr             TEXT NOT NULL,
+  sport             INTEGER NOT NULL,
+  timestamp_us      INTEGER NOT NULL,
+  started_us        INTEGER NOT NULL,
+  outcome           TEXT NOT NULL,
+  detail            TEXT,
+  connect_ms        INTEGER,
+  greeting_delay_ms INTEGER,
+  duration_ms       INTEGER NOT NULL,
+  window            INTEGER NOT NULL,
+  ttl               INTEGER NOT NULL,
+  ip_id             INTEGER NOT NULL,
+  our_port          INTEGER NOT NULL,
+  our_seq           INTEGER NOT NULL,
+  their_seq         INTEGER NOT NULL,
+  mss               INTEGER,
+  wscale            INTEGER,
+  sack_perm         INTEGER NOT NULL,
+  ts_val            INTEGER,
+  ts_ecr            INTEGER,
+  cut               INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE transcripts (
+  host_id INTEGER NOT NULL REFERENCES hosts (id) ON DELETE CASCADE,
+  n       INTEGER NOT NULL,
+  stage   TEXT NOT NULL,
+  side    TEXT NOT NULL,
+  at_ms   INTEGER NOT NULL,
+  data    BLOB NOT NULL,
+  PRIMARY KEY (host_id, n)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rulesets (
+  id        INTEGER PRIMARY KEY,
+  digest    TEXT NOT NULL UNIQUE,
+  loaded_us INTEGER NOT NULL,
+  version   TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE verdicts (
+  host_id    INTEGER NOT NULL REFERENCES hosts (id) ON DELETE CASCADE,
+  ruleset_id INTEGER NOT NULL REFERENCES rulesets (id) ON DELETE CASCADE,
+  product    TEXT,
+  vendor     TEXT,
+  version    TEXT,
+  category   TEXT,
+  confidence REAL NOT NULL,
+  is_smtp    INTEGER NOT NULL,
+  hostname   TEXT,
+  os         TEXT,
+  evidence   TEXT NOT NULL,
+  cluster    TEXT,
+  PRIMARY KEY (host_id, ruleset_id)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The views.
+pub(crate) const VIEWS: &str = concat!(
+    "
+CREATE VIEW v_outcomes AS
+  SELECT outcome, count(*) AS hosts,
+         round(100.0 * count(*) / (SELECT count(*) FROM hosts), 2) AS percent
+  FROM hosts GROUP BY outcome ORDER BY hosts DESC, outcome;
+
+CREATE VIEW v_products AS
+  SELECT product, vendor, category, count(*) AS hosts,
+         round(100.0 * count(*) / sum(count(*)) OVER (), 2) AS percent
+  FROM verdicts WHERE is_smtp AND ruleset_id = ",
+    current!(),
+    "
+  GROUP BY product, vendor, category ORDER BY hosts DESC, product;
+
+CREATE VIEW v_versions AS
+  SELECT product, version, count(*) AS hosts,
+         round(100.0 * count(*) / sum(count(*)) OVER (PARTITION BY product), 2) AS percent
+  FROM verdicts WHERE is_smtp AND product IS NOT NULL AND ruleset_id = ",
+    current!(),
+    "
+  GROUP BY product, version ORDER BY product, hosts DESC, version;
+
+CREATE VIEW v_categories AS
+  SELECT category, count(*) AS hosts,
+         round(100.0 * count(*) / sum(count(*)) OVER (), 2) AS percent
+  FROM verdicts WHERE is_smtp AND ruleset_id = ",
+    current!(),
+    "
+  GROUP BY category ORDER BY hosts DESC, category;
+
+CREATE VIEW v_greetings AS
+  SELECT greeting, count(*) AS hosts
+  FROM (SELECT ",
+    said!("greeting"),
+    " AS greeting FROM hosts AS h)
+  GROUP BY greeting ORDER BY hosts DESC, greeting;
+
+CREATE VIEW v_unknown AS
+  SELECT c.cluster, c.hosts, h.saddr AS example_saddr, ",
+    said!("greeting"),
+    " AS example
+  FROM (SELECT cluster, count(*) AS hosts, min(host_id) AS host_id FROM verdicts
+        WHERE is_smtp AND product IS NULL AND ruleset_id = ",
+    current!(),
+    " GROUP BY cluster) AS c
+  JOIN hosts AS h ON h.id = c.host_id ORDER BY c.hosts DESC, c.cluster;
+
+CREATE VIEW v_hosts AS
+  SELECT h.id, h.saddr, h.sport, strftime('%Y-%m-%dT%H:%M:%SZ', h.timestamp_us / 1000000, 'unixepoch') AS seen,
+         h.outcome, h.detail, v.product, v.vendor, v.version, v.category, v.confidence, v.is_smtp,
+         v.hostname, v.os, v.cluster, ",
+    said!("greeting"),
+    " AS greeting, ",
+    said!("ehlo"),
+    " AS ehlo,
+         h.connect_ms, h.greeting_delay_ms, h.duration_ms, h.window, h.ttl, h.mss, h.wscale,
+         h.sack_perm, h.ts_val
+  FROM hosts AS h LEFT JOIN verdicts AS v ON v.host_id = h.id AND v.ruleset_id = ",
+    current!(),
+    ";
+
+CREATE VIEW v_transcript AS
+  SELECT h.saddr, t.host_id, t.n, t.at_ms, t.stage,
+         CASE t.side WHEN 'server' THEN 'S:' ELSE 'C:' END AS side, ",
+    shown!("CAST(t.data AS TEXT)"),
+    " AS text
+  FROM hosts AS h JOIN transcripts AS t ON t.host_id = h.id;
+"
+);

@@ -1,0 +1,218 @@
+//! What others see: views, verdicts of other rules, the documentation.
+
+use super::super::testing::{dialogue, fill, survey, verdict};
+use super::super::*;
+use super::all;
+use crate::smtp::{Outcome, Transcript};
+
+#[test]
+fn other_rules_keep_the_old_verdicts() {
+    let (_dir, mut survey) = survey();
+    let postfix = dialogue(b"220 mx ESMTP Postfix\r\n", b"250 mx\r\n");
+    let hidden = dialogue(b"220 mx ESMTP\r\n", b"250 mx\r\n");
+    let old = verdict(Some("Sendmail"), None, None);
+    fill(&mut survey, 0, 30, Outcome::Completed, &postfix, &old);
+    fill(
+        &mut survey,
+        30,
+        12,
+        Outcome::Completed,
+        &hidden,
+        &verdict(None, None, Some("ESMTP")),
+    );
+    let judge = |version: &'static str| {
+        move |host: &StoredHost| {
+            let said = host.said();
+            let greeting = said.observation().greeting.unwrap_or_default();
+            let known = greeting.windows(7).any(|w| w == b"Postfix");
+            verdict(known.then_some("Postfix"), known.then_some(version), None)
+        }
+    };
+    let changes = survey.reclassify("d2", "2", judge("3")).unwrap();
+    assert_eq!(
+        (
+            changes.hosts,
+            changes.products_changed,
+            changes.versions_changed
+        ),
+        (42, 30, 0)
+    );
+    let moved = Change {
+        from: Some("Sendmail".into()),
+        to: Some("Postfix".into()),
+        hosts: 30,
+    };
+    assert_eq!(changes.moves, [moved]);
+    assert_eq!(
+        survey.summary(1).unwrap().ruleset,
+        Some(("d2".into(), "2".into()))
+    );
+    // The same digest again replaces; nothing changes but the version.
+    let changes = survey.reclassify("d2", "2", judge("4")).unwrap();
+    assert_eq!(
+        (
+            changes.hosts,
+            changes.products_changed,
+            changes.versions_changed
+        ),
+        (42, 0, 30)
+    );
+    let count = |digest: &str, what: &str| -> u64 {
+        survey
+            .conn
+            .query_row(
+                "SELECT count(*) FROM verdicts AS v JOIN rulesets AS r ON r.id = v.ruleset_id
+                 WHERE r.digest = ?1 AND v.product = ?2",
+                [digest, what],
+                |r| r.get(0),
+            )
+            .unwrap()
+    };
+    assert_eq!((count("d1", "Sendmail"), count("d2", "Postfix")), (30, 30));
+    assert!(all(&survey).iter().all(|h| {
+        let verdict = h.verdict.as_ref().unwrap();
+        verdict.product.as_deref() != Some("Sendmail")
+    }));
+    // Going back names the old verdicts again.
+    survey.use_ruleset("d1", "1").unwrap();
+    assert_eq!(
+        all(&survey)[0].verdict.as_ref().unwrap().product.as_deref(),
+        Some("Sendmail")
+    );
+}
+
+#[test]
+fn views_answer_the_common_questions() {
+    let (_dir, mut survey) = survey();
+    let esc = dialogue(b"220 mx \x1b[31m ESMTP\r\n220 two\r\n", b"250 mx\r\n");
+    fill(
+        &mut survey,
+        0,
+        3,
+        Outcome::Completed,
+        &esc,
+        &verdict(Some("Exim"), Some("4.98"), None),
+    );
+    fill(
+        &mut survey,
+        3,
+        1,
+        Outcome::Completed,
+        &esc,
+        &verdict(None, None, Some("mx ESMTP")),
+    );
+    let empty = Transcript::default();
+    fill(
+        &mut survey,
+        4,
+        1,
+        Outcome::NoGreeting,
+        &empty,
+        &verdict(None, None, None),
+    );
+    survey
+        .conn
+        .execute("UPDATE verdicts SET is_smtp = 0 WHERE host_id = 5", [])
+        .unwrap();
+    let rows = |sql: &str| -> Vec<String> {
+        let mut statement = survey.conn.prepare(sql).unwrap();
+        let width = statement.column_count();
+        let text = |r: &rusqlite::Row<'_>| -> rusqlite::Result<String> {
+            let cells: rusqlite::Result<Vec<String>> = (0..width)
+                .map(|i| {
+                    Ok(match r.get::<_, rusqlite::types::Value>(i)? {
+                        rusqlite::types::Value::Null => "-".to_owned(),
+                        rusqlite::types::Value::Integer(n) => n.to_string(),
+                        rusqlite::types::Value::Real(x) => x.to_string(),
+                        rusqlite::types::Value::Text(t) => t,
+                        rusqlite::types::Value::Blob(_) => "blob".to_owned(),
+                    })
+                })
+                .collect();
+            Ok(cells?.join("|"))
+        };
+        statement
+            .query_map([], text)
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap()
+    };
+    assert_eq!(
+        rows("SELECT * FROM v_outcomes"),
+        ["completed|4|80", "no_greeting|1|20"]
+    );
+    assert_eq!(
+        rows("SELECT * FROM v_products"),
+        ["Exim|Exim people|open source|3|75", "-|-|-|1|25"]
+    );
+    assert_eq!(rows("SELECT * FROM v_versions"), ["Exim|4.98|3|100"]);
+    assert_eq!(
+        rows("SELECT * FROM v_categories"),
+        ["open source|3|75", "-|1|25"]
+    );
+    let greeting = r"220 mx \x1b[31m ESMTP\n220 two";
+    assert_eq!(
+        rows("SELECT * FROM v_greetings"),
+        [format!("{greeting}|4"), "-|1".to_owned()]
+    );
+    assert_eq!(
+        rows("SELECT * FROM v_unknown"),
+        [format!("mx ESMTP|1|198.18.0.3|{greeting}")]
+    );
+    assert_eq!(
+        rows(
+            "SELECT saddr, seen, outcome, product, greeting, ehlo FROM v_hosts WHERE id IN (1, 5)"
+        ),
+        [
+            format!("198.18.0.0|2026-11-22T14:39:00Z|completed|Exim|{greeting}|250 mx"),
+            "198.18.0.4|2026-11-22T14:39:00Z|no_greeting|-|-|-".to_owned()
+        ]
+    );
+    let lines = rows("SELECT at_ms, side, text FROM v_transcript WHERE saddr = '198.18.0.1'");
+    assert_eq!(lines[2], "14|C:|EHLO sweep.example");
+    assert_eq!(lines.len(), 6);
+}
+
+#[test]
+fn the_documentation_names_all_there_is() {
+    let text = include_str!("../../../docs/schema.md");
+    let (_dir, survey) = survey();
+    let mut names = survey
+        .conn
+        .prepare(
+            "SELECT m.name, p.name FROM sqlite_schema AS m JOIN pragma_table_info(m.name) AS p
+             WHERE m.type IN ('table', 'view')",
+        )
+        .unwrap();
+    let pairs: Vec<(String, String)> = names
+        .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(pairs.len() > 80);
+    for (table, column) in pairs {
+        let heading = format!("\n### `{table}`");
+        let (_, section) = text
+            .split_once(&heading)
+            .unwrap_or_else(|| panic!("no {table}"));
+        let section = section.split("\n### ").next().unwrap();
+        assert!(
+            section.contains(&format!("`{column}`")),
+            "{table}.{column} is not described"
+        );
+    }
+    for outcome in Outcome::ALL {
+        let row = format!("| `{outcome}` | {} |", outcome.zgrab_status());
+        assert!(text.contains(&row), "docs/schema.md lacks {row}");
+    }
+    for field in FIELDS {
+        let row = format!(
+            "| `{}` | {} | {} | {} |",
+            field.name,
+            field.kind,
+            if field.default { "yes" } else { "" },
+            field.description
+        );
+        assert!(text.contains(&row), "docs/schema.md lacks the line\n{row}");
+    }
+}
