@@ -3,8 +3,16 @@
 //! Nothing here opens a socket or reads a clock: bytes and instants go in, bytes and deadlines
 //! come out (RFC 5321 for the syntax, RFC 2034 and 3463 for enhanced codes).
 
+mod command;
+mod dialogue;
+mod fqdn;
 mod outcome;
+mod reply;
 mod transcript;
 
+pub use command::Command;
+pub use dialogue::{Dialogue, DialogueConfig, Limits, Timeouts};
+pub use fqdn::{Fqdn, FqdnError};
 pub use outcome::Outcome;
+pub use reply::{EnhancedCode, FaultKind, Quirks, Reply, ReplyFault, ReplyLimits, ReplyParser};
 pub use transcript::{Piece, Side, Stage, Transcript};

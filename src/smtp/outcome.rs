@@ -35,7 +35,7 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// 220, EHLO (or HELO) answered with 250, QUIT said: the whole dialogue.
+    /// 220, EHLO (or HELO) accepted (2xx), QUIT said: the whole dialogue.
     Completed = "completed", "success";
     /// A greeting of 220, but EHLO and then HELO were refused; QUIT said.
     EhloRejected = "ehlo_rejected", "success";
@@ -45,27 +45,29 @@ outcomes! {
     Greeting4xx = "greeting_4xx", "application-error";
     /// The greeting was a well-formed reply with another code than 220, 4xx or 5xx.
     GreetingOdd = "greeting_odd", "application-error";
-    /// 220, then a 421 while the dialogue ran (the server shuts the channel down).
+    /// 220, then a 421 (or 221) before QUIT: the server shuts the channel down.
     ServiceClosing = "service_closing", "application-error";
-    /// The first bytes were no SMTP reply (SSH, HTTP, TLS, FTP-less noise ...).
+    /// What came instead of a greeting was no SMTP reply (SSH, HTTP, TLS, noise), or no acceptable
+    /// one (a line or a multi-line reply beyond all limits).
     NotSmtp = "not_smtp", "protocol-error";
     /// A proper greeting, then bytes that are no reply, or a reply beyond the size limits.
     ProtocolError = "protocol_error", "protocol-error";
     /// Connected; not one byte came before the greeting timeout (silent, or a tarpit).
     NoGreeting = "no_greeting", "io-timeout";
-    /// Some bytes of a greeting came, but no whole line in time (a slow tarpit).
+    /// Some bytes of a greeting came, but not all of it in time (a slow tarpit).
     PartialGreeting = "partial_greeting", "io-timeout";
     /// A proper greeting, then an answer failed to come in time.
     DialogueTimeout = "dialogue_timeout", "io-timeout";
-    /// The peer accepts the connection and advertises a receive window of zero for good.
+    /// No whole greeting came in time from a peer whose receive window is zero: it accepts
+    /// connections and takes nothing.
     ZeroWindow = "zero_window", "io-timeout";
-    /// The peer closed the connection without a byte of greeting.
+    /// The peer closed the connection before its greeting was whole.
     ClosedBeforeGreeting = "closed_before_greeting", "connection-closed";
-    /// The peer reset the established connection without a byte of greeting.
+    /// The peer reset the established connection before its greeting was whole.
     ResetBeforeGreeting = "reset_before_greeting", "connection-closed";
-    /// The peer closed the connection within the dialogue.
+    /// A proper greeting, then the peer closed the connection before we said QUIT.
     ClosedInDialogue = "closed_in_dialogue", "connection-closed";
-    /// The peer reset the connection within the dialogue.
+    /// A proper greeting, then the peer reset the connection before we said QUIT.
     ResetInDialogue = "reset_in_dialogue", "connection-closed";
     /// The SYN-ACK came, but the session's own connection was refused.
     ConnectRefused = "connect_refused", "connection-refused";
@@ -82,6 +84,11 @@ outcomes! {
 }
 
 impl Outcome {
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// Whether the peer showed itself to be an SMTP server: it greeted with a well-formed reply.
     pub const fn is_smtp(self) -> bool {
         matches!(
@@ -113,7 +120,12 @@ mod tests {
     fn names_are_unique_and_round_trip() {
         for (i, outcome) in Outcome::ALL.iter().enumerate() {
             assert_eq!(Outcome::from_name(outcome.name()), Some(*outcome));
-            assert!(Outcome::ALL[i + 1..].iter().all(|o| o.name() != outcome.name()));
+            assert_eq!(outcome.index(), i);
+            assert!(
+                Outcome::ALL[i + 1..]
+                    .iter()
+                    .all(|o| o.name() != outcome.name())
+            );
         }
         assert_eq!(Outcome::from_name("no such outcome"), None);
     }

@@ -1,7 +1,9 @@
 //! The record of a dialogue: every piece as it came or went, with its time.
 //!
 //! Bytes are kept exactly (8-bit, NUL, bare LF). Times are milliseconds since the connection was
-//! established. What exceeds the cap is cut, and the cut is recorded, never silent.
+//! established. What exceeds the cap is cut, and the cut is recorded, never silent. Octets that
+//! arrive within one millisecond make one piece; a peer that sends in thousands of pieces has the
+//! last ones joined, so that many small pieces cannot cost more memory than few large ones.
 
 /// Which step of the dialogue a piece belongs to. A server's piece belongs to the step whose
 /// answer was being awaited.
@@ -69,6 +71,36 @@ pub struct Transcript {
 }
 
 impl Transcript {
+    /// Adds octets that came or went, keeping at most `room` of them; the rest is counted as cut.
+    pub(super) fn record(
+        &mut self,
+        at_ms: u32,
+        side: Side,
+        stage: Stage,
+        octets: &[u8],
+        room: usize,
+    ) {
+        let kept = &octets[..octets.len().min(room)];
+        self.cut += (octets.len() - kept.len()) as u64;
+        if kept.is_empty() {
+            return;
+        }
+        let full = self.pieces.len() >= MAX_PIECES;
+        match self.pieces.last_mut() {
+            Some(last)
+                if last.side == side && last.stage == stage && (full || last.at_ms == at_ms) =>
+            {
+                last.bytes.extend_from_slice(kept);
+            }
+            _ => self.pieces.push(Piece {
+                at_ms,
+                side,
+                stage,
+                bytes: kept.to_vec(),
+            }),
+        }
+    }
+
     /// The server's bytes of one stage, joined; `None` if the stage was never reached or the
     /// server said nothing in it.
     pub fn server(&self, stage: Stage) -> Option<Vec<u8>> {
@@ -83,6 +115,61 @@ impl Transcript {
 
     /// Milliseconds from the connection to the server's first byte.
     pub fn greeting_delay_ms(&self) -> Option<u32> {
-        self.pieces.iter().find(|p| p.side == Side::Server).map(|p| p.at_ms)
+        self.pieces
+            .iter()
+            .find(|p| p.side == Side::Server)
+            .map(|p| p.at_ms)
+    }
+}
+
+/// Pieces after which only a change of side or stage makes a new one.
+const MAX_PIECES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_keep_time_side_and_stage_and_join_within_a_millisecond() {
+        let mut transcript = Transcript::default();
+        transcript.record(3, Side::Server, Stage::Greeting, b"220 ", 99);
+        transcript.record(3, Side::Server, Stage::Greeting, b"a\r", 99);
+        transcript.record(4, Side::Server, Stage::Greeting, b"\n", 99);
+        transcript.record(4, Side::Client, Stage::Ehlo, b"EHLO b.c\r\n", 99);
+        let sizes: Vec<usize> = transcript.pieces.iter().map(|p| p.bytes.len()).collect();
+        assert_eq!(sizes, [6, 1, 10]);
+        assert_eq!(
+            transcript.server(Stage::Greeting).as_deref(),
+            Some(&b"220 a\r\n"[..])
+        );
+        assert_eq!(transcript.server(Stage::Ehlo), None);
+        assert_eq!(transcript.greeting_delay_ms(), Some(3));
+        assert_eq!(transcript.cut, 0);
+    }
+
+    #[test]
+    fn what_exceeds_the_room_is_counted() {
+        let mut transcript = Transcript::default();
+        transcript.record(0, Side::Server, Stage::Greeting, b"abcdef", 4);
+        transcript.record(1, Side::Server, Stage::Greeting, b"gh", 0);
+        assert_eq!(
+            transcript.server(Stage::Greeting).as_deref(),
+            Some(&b"abcd"[..])
+        );
+        assert_eq!(transcript.cut, 4);
+        assert_eq!(transcript.pieces.len(), 1);
+    }
+
+    #[test]
+    fn pieces_are_bounded_and_lose_nothing() {
+        let mut transcript = Transcript::default();
+        for at_ms in 0..5_000 {
+            transcript.record(at_ms, Side::Server, Stage::Greeting, b"x", 99);
+        }
+        assert_eq!(transcript.pieces.len(), MAX_PIECES);
+        assert_eq!(
+            transcript.server(Stage::Greeting).map(|b| b.len()),
+            Some(5_000)
+        );
     }
 }

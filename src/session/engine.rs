@@ -1,0 +1,461 @@
+//! The event loop: responders in, records out, one thread, no locks.
+//!
+//! Each turn: take in what the channel holds, open sessions up to the caps, hand over finished
+//! records, then wait for sockets and deadlines, for 10 ms at most, because the channel of
+//! responders and the stop switch wake nobody. With nothing open and nothing queued the loop
+//! sleeps on the channel instead and costs some fifty wake-ups a second.
+//!
+//! **Records are never waited for**: they pass through an outbox, and above [`OUTBOX_MARK`] no
+//! session is opened until the consumer has caught up.
+//!
+//! **Shortage** (descriptors, ports, memory) is met by a pause while other sessions are open,
+//! since their ends will cure it. With none open it is tried [`SHORTAGE_TRIES`] times before the
+//! responder is recorded as a local error.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, TrySendError,
+};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll};
+
+use super::admission::Admission;
+use super::live::{Live, Ready, Shared, Step};
+use super::slab::{Key, Slab};
+use super::timers::Wheel;
+use super::{Counters, SessionConfig, SessionError, SessionRecord, Stop, dial};
+use crate::net::sys;
+use crate::probe::Responder;
+use crate::smtp::{Outcome, Side, Transcript};
+
+/// Told of every run of octets as it comes or goes.
+pub type Watch = Box<dyn FnMut(&Responder, Side, &[u8]) + Send>;
+
+/// Asked before each dial whether the address may still be contacted.
+type Admit = Arc<dyn Fn(Ipv4Addr) -> bool + Send + Sync>;
+
+/// Begins a connection from a source address, if one is given.
+type Dial = fn(&Responder, Option<Ipv4Addr>) -> io::Result<TcpStream>;
+
+/// Holds the sessions; see the head of this file.
+pub struct Engine {
+    config: SessionConfig,
+    input: Receiver<Responder>,
+    /// Whether the channel of responders has been closed and emptied.
+    input_ended: bool,
+    output: Sender<SessionRecord>,
+    outbox: VecDeque<SessionRecord>,
+    admit: Admit,
+    counters: Arc<Counters>,
+    stop: Arc<AtomicU8>,
+    pub(super) dial: Dial,
+    poll: Poll,
+    admission: Admission,
+    sessions: Slab<Live>,
+    timers: Wheel,
+    /// Sessions that have more to read than one turn may.
+    again: Vec<Key>,
+    pub(super) shared: Shared,
+    /// No dialling before this instant, after a shortage.
+    pause: Option<Instant>,
+    /// Shortages in a row that no end of a session can cure.
+    shortages: u32,
+}
+
+impl Engine {
+    /// An engine that serves `input` once it is [`Self::run`]. `admit` is asked before each dial;
+    /// `stop` holds a [`Stop`] and may be changed at any time.
+    ///
+    /// # Errors
+    /// A cap of zero, a source address that is not this machine's, or no epoll.
+    pub fn new(
+        config: SessionConfig,
+        input: Receiver<Responder>,
+        output: Sender<SessionRecord>,
+        admit: Arc<dyn Fn(Ipv4Addr) -> bool + Send + Sync>,
+        counters: Arc<Counters>,
+        stop: Arc<AtomicU8>,
+    ) -> Result<Self, SessionError> {
+        if config.max_sessions == 0 {
+            return Err(SessionError::ZeroCap("the number of sessions at once"));
+        }
+        if config.per_24 == 0 {
+            return Err(SessionError::ZeroCap("the number of sessions into one /24"));
+        }
+        if let Some(addr) = config.source {
+            dial::check_source(addr).map_err(|error| SessionError::Source { addr, error })?;
+        }
+        let shared = Shared {
+            dialogue: Arc::new(config.dialogue.clone()),
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            window: sys::peer_window,
+            watch: None,
+        };
+        Ok(Self {
+            admission: Admission::new(config.per_24),
+            config,
+            input,
+            input_ended: false,
+            output,
+            outbox: VecDeque::new(),
+            admit,
+            counters,
+            stop,
+            dial: dial::dial,
+            poll: Poll::new().map_err(SessionError::Poll)?,
+            sessions: Slab::new(),
+            timers: Wheel::new(Instant::now()),
+            again: Vec::new(),
+            shared,
+            pause: None,
+            shortages: 0,
+        })
+    }
+
+    /// Has `watch` told of all that is said in any session, as it is said.
+    #[must_use]
+    pub fn watched_by(mut self, watch: Watch) -> Self {
+        self.shared.watch = Some(watch);
+        self
+    }
+
+    /// Serves until [`Stop`] or the end of the channel says that it is over; then every responder
+    /// taken has been recorded, and the sender of records is dropped.
+    ///
+    /// # Errors
+    /// epoll fails, or the consumer of records goes away; nothing that a peer does.
+    pub fn run(mut self) -> Result<(), SessionError> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut fired = Vec::new();
+        loop {
+            let stop = Stop::from_u8(self.stop.load(Ordering::Relaxed));
+            if stop == Stop::Now {
+                self.interrupt();
+                break;
+            }
+            self.take_in();
+            self.open_sessions();
+            self.hand_over()?;
+            self.publish();
+            if self.is_idle() {
+                if self.input_ended || (stop == Stop::Drain && self.input.is_empty()) {
+                    break;
+                }
+                self.sleep();
+                continue;
+            }
+            if self.sessions.len() == 0 && !self.is_busy() && !self.outbox.is_empty() {
+                self.hand_over_one()?;
+                continue;
+            }
+            let timeout = if self.is_busy() { Duration::ZERO } else { TURN };
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(SessionError::Poll(error));
+                }
+                _ => {}
+            }
+            self.serve_again();
+            self.serve_ready(&events);
+            self.serve_deadlines(&mut fired);
+        }
+        self.publish();
+        self.hand_over_all()
+    }
+}
+
+/// Responders in.
+impl Engine {
+    /// Moves what the channel holds to the queues, up to a batch.
+    fn take_in(&mut self) {
+        for _ in 0..INTAKE {
+            match self.input.try_recv() {
+                Ok(responder) => self.admission.offer(responder),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.input_ended = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for a responder with nothing else to do.
+    fn sleep(&mut self) {
+        match self.input.recv_timeout(IDLE_TURN) {
+            Ok(responder) => self.admission.offer(responder),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.input_ended = true,
+        }
+    }
+
+    fn may_open(&self) -> bool {
+        self.admission.has_next()
+            && self.sessions.len() < self.config.max_sessions
+            && self.outbox.len() < OUTBOX_MARK
+            && self.pause.is_none()
+    }
+
+    fn open_sessions(&mut self) {
+        let now = Instant::now();
+        if self.pause.is_some_and(|until| until <= now) {
+            self.pause = None;
+        }
+        for _ in 0..DIALS {
+            if !self.may_open() {
+                return;
+            }
+            let Some(responder) = self.admission.next() else {
+                return;
+            };
+            if (self.admit)(responder.addr()) {
+                self.open(responder);
+            } else {
+                self.record_unopened(responder, Outcome::Blocked, None);
+            }
+        }
+    }
+
+    fn open(&mut self, responder: Responder) {
+        let now = Instant::now();
+        let begun = (self.dial)(&responder, self.config.source);
+        match begun.and_then(|stream| self.hold(responder, stream, now)) {
+            Ok(()) => self.shortages = 0,
+            Err(error) if dial::is_shortage(&error) && self.may_retry() => {
+                self.pause = Some(now + SHORTAGE_PAUSE);
+                self.admission.put_back(responder);
+            }
+            Err(error) => {
+                let outcome = match dial::refusal(&error) {
+                    Outcome::ResetBeforeGreeting => Outcome::ConnectRefused,
+                    outcome => outcome,
+                };
+                self.record_unopened(responder, outcome, Some(error.to_string()));
+            }
+        }
+    }
+
+    /// Puts a connection that has begun among the sessions.
+    fn hold(&mut self, responder: Responder, stream: TcpStream, now: Instant) -> io::Result<()> {
+        let deadline = now + self.config.dialogue.timeouts.connect;
+        let mut live = Live::new(stream, responder, unix_us(), deadline, now);
+        let token = self.sessions.next_key().token();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(live.stream(), token, interest)?;
+        let key = self.sessions.insert(live);
+        self.timers.arm(key.index, deadline);
+        Ok(())
+    }
+
+    /// Whether a shortage may pass: surely while sessions are open, else for a few tries.
+    fn may_retry(&mut self) -> bool {
+        if self.sessions.len() > 0 {
+            return true;
+        }
+        self.shortages = self.shortages.saturating_add(1);
+        self.shortages < SHORTAGE_TRIES
+    }
+}
+
+/// Sessions.
+impl Engine {
+    fn serve_ready(&mut self, events: &Events) {
+        let now = Instant::now();
+        for event in events {
+            let ready = Ready {
+                readable: event.is_readable() || event.is_read_closed() || event.is_error(),
+                writable: event.is_writable(),
+                closed: event.is_read_closed() || event.is_error(),
+            };
+            self.serve(Key::from_token(event.token()), now, |live, shared| {
+                live.handle_ready(now, ready, shared)
+            });
+        }
+    }
+
+    fn serve_again(&mut self) {
+        let now = Instant::now();
+        for key in std::mem::take(&mut self.again) {
+            self.serve(key, now, |live, shared| {
+                live.handle_ready(now, Ready::AGAIN, shared)
+            });
+        }
+    }
+
+    fn serve_deadlines(&mut self, fired: &mut Vec<u32>) {
+        let now = Instant::now();
+        self.timers.expire(now, fired);
+        for index in fired.drain(..) {
+            if let Some(key) = self.sessions.tenant(index) {
+                self.serve(key, now, |live, shared| live.handle_timeout(now, shared));
+            }
+        }
+    }
+
+    /// Serves one session, if it is still there, and sees to its timer and to its end.
+    fn serve(&mut self, key: Key, now: Instant, turn: impl FnOnce(&mut Live, &mut Shared) -> Step) {
+        let Some(live) = self.sessions.value(key) else {
+            return;
+        };
+        match turn(live, &mut self.shared) {
+            Step::End => return self.end(key, now),
+            Step::Again => self.again.push(key),
+            Step::Wait => {}
+        }
+        if let Some(deadline) = live.deadline() {
+            self.timers.arm(key.index, deadline);
+        }
+    }
+
+    fn end(&mut self, key: Key, now: Instant) {
+        let Some(live) = self.sessions.remove(key) else {
+            return;
+        };
+        self.timers.disarm(key.index);
+        self.admission.release(live.addr());
+        self.record(live.finish(now));
+    }
+
+    /// Ends everything: open sessions with QUIT where possible, then all who wait.
+    fn interrupt(&mut self) {
+        let now = Instant::now();
+        for key in self.sessions.keys() {
+            if let Some(live) = self.sessions.value(key) {
+                live.interrupt(now, &mut self.shared);
+            }
+            self.end(key, now);
+        }
+        for responder in self.admission.drain() {
+            self.record_unopened(responder, Outcome::Interrupted, None);
+        }
+        while let Ok(responder) = self.input.try_recv() {
+            self.record_unopened(responder, Outcome::Interrupted, None);
+        }
+    }
+}
+
+/// Records out.
+impl Engine {
+    fn record(&mut self, record: SessionRecord) {
+        self.counters.count(record.outcome);
+        self.outbox.push_back(record);
+    }
+
+    /// Records a responder to whom no connection was begun.
+    fn record_unopened(&mut self, responder: Responder, outcome: Outcome, detail: Option<String>) {
+        self.admission.release(responder.addr());
+        self.record(SessionRecord {
+            responder,
+            outcome,
+            detail,
+            transcript: Transcript::default(),
+            started_us: unix_us(),
+            connect_ms: None,
+            duration_ms: 0,
+        });
+    }
+
+    /// Hands over as many records as the channel takes.
+    fn hand_over(&mut self) -> Result<(), SessionError> {
+        while let Some(record) = self.outbox.pop_front() {
+            match self.output.try_send(record) {
+                Ok(()) => {}
+                Err(TrySendError::Full(record)) => {
+                    self.outbox.push_front(record);
+                    break;
+                }
+                Err(TrySendError::Disconnected(_)) => return Err(self.consumer_gone()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the consumer with nothing else to do.
+    fn hand_over_one(&mut self) -> Result<(), SessionError> {
+        let Some(record) = self.outbox.pop_front() else {
+            return Ok(());
+        };
+        match self.output.send_timeout(record, TURN) {
+            Ok(()) => Ok(()),
+            Err(SendTimeoutError::Timeout(record)) => {
+                self.outbox.push_front(record);
+                Ok(())
+            }
+            Err(SendTimeoutError::Disconnected(_)) => Err(self.consumer_gone()),
+        }
+    }
+
+    /// Hands over all records, waiting for the consumer.
+    fn hand_over_all(&mut self) -> Result<(), SessionError> {
+        while let Some(record) = self.outbox.pop_front() {
+            if self.output.send(record).is_err() {
+                return Err(self.consumer_gone());
+            }
+        }
+        Ok(())
+    }
+
+    fn consumer_gone(&self) -> SessionError {
+        SessionError::ConsumerGone(self.outbox.len() as u64 + 1)
+    }
+
+    fn publish(&self) {
+        let queued = self.admission.waiting() + self.input.len();
+        self.counters.set(queued, self.sessions.len());
+    }
+
+    /// Whether nothing is under way.
+    fn is_idle(&self) -> bool {
+        self.sessions.len() == 0 && self.admission.waiting() == 0 && self.outbox.is_empty()
+    }
+
+    /// Whether there is something to do before anything new happens.
+    fn is_busy(&self) -> bool {
+        !self.again.is_empty() || self.may_open()
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("open", &self.sessions.len())
+            .field("waiting", &self.admission.waiting())
+            .field("outbox", &self.outbox.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn unix_us() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The longest wait for sockets.
+const TURN: Duration = Duration::from_millis(10);
+/// The longest wait for a responder with nothing open.
+const IDLE_TURN: Duration = Duration::from_millis(20);
+/// Events taken from epoll at once.
+const EVENTS: usize = 1_024;
+/// Octets read at once.
+const BUFFER: usize = 16_384;
+/// Responders taken from the channel in one turn.
+const INTAKE: usize = 4_096;
+/// Sessions opened in one turn, so that the open ones are served in between.
+const DIALS: usize = 128;
+/// Records in the outbox above which no session is opened.
+const OUTBOX_MARK: usize = 1_024;
+/// How long to open no session after a shortage.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+/// Shortages in a row, none of them curable by the end of a session, before one is recorded.
+const SHORTAGE_TRIES: u32 = 5;

@@ -1,0 +1,349 @@
+//! One open session: a socket, and the dialogue over it once it is connected.
+//!
+//! The law of edge-triggered readiness: an event is told once, so whoever gets it reads until
+//! the socket is empty or asks for another turn ([`Step::Again`]). A read that does not fill the
+//! buffer has emptied the socket (epoll(7)), unless the peer's close is among what was reported.
+
+use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+use super::{SessionRecord, Watch, dial};
+use crate::probe::Responder;
+use crate::smtp::{Dialogue, DialogueConfig, Outcome, Side, Transcript};
+
+/// A session from its SYN to its end.
+#[derive(Debug)]
+pub(super) struct Live {
+    stream: TcpStream,
+    responder: Responder,
+    started: Instant,
+    started_us: u64,
+    phase: Phase,
+    /// Of our commands, what the socket has not yet taken.
+    unsent: Vec<u8>,
+    /// A write found the connection reset: what looks like a close now was a reset.
+    reset: bool,
+    /// What the system said, where that explains the outcome.
+    error: Option<io::Error>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Connecting {
+        deadline: Instant,
+    },
+    Talking {
+        dialogue: Box<Dialogue>,
+        connect_ms: u32,
+    },
+    Failed(Outcome),
+}
+
+/// What a session wants after it was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// To be called when something happens.
+    Wait,
+    /// Another turn soon: there is more to read than one turn may.
+    Again,
+    /// Nothing more: it has ended.
+    End,
+}
+
+/// What epoll told of a socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ready {
+    /// Whether there may be something to read, a close or an error included.
+    pub(super) readable: bool,
+    /// Whether a connection has been settled, or there is room to write again.
+    pub(super) writable: bool,
+    /// Whether the peer has closed its side.
+    pub(super) closed: bool,
+}
+
+impl Ready {
+    /// For a turn that a session asked for by [`Step::Again`].
+    pub(super) const AGAIN: Self = Self {
+        readable: true,
+        writable: false,
+        closed: true,
+    };
+}
+
+/// What all sessions share.
+pub(super) struct Shared {
+    pub(super) dialogue: Arc<DialogueConfig>,
+    pub(super) buffer: Box<[u8]>,
+    /// The peer's receive window on a connected socket.
+    pub(super) window: fn(BorrowedFd<'_>) -> Option<u32>,
+    pub(super) watch: Option<Watch>,
+}
+
+impl Live {
+    /// A session whose connection has just begun.
+    pub(super) fn new(
+        stream: TcpStream,
+        responder: Responder,
+        started_us: u64,
+        deadline: Instant,
+        now: Instant,
+    ) -> Self {
+        Self {
+            stream,
+            responder,
+            started: now,
+            started_us,
+            phase: Phase::Connecting { deadline },
+            unsent: Vec::new(),
+            reset: false,
+            error: None,
+        }
+    }
+
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    pub(super) fn addr(&self) -> Ipv4Addr {
+        self.responder.addr()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Connecting { deadline } => Some(*deadline),
+            Phase::Talking { dialogue, .. } => dialogue.poll_timeout(),
+            Phase::Failed(_) => None,
+        }
+    }
+
+    /// The socket is ready.
+    pub(super) fn handle_ready(&mut self, now: Instant, ready: Ready, shared: &mut Shared) -> Step {
+        if matches!(self.phase, Phase::Connecting { .. }) {
+            return self.settle_connection(now, ready, shared);
+        }
+        if ready.writable && !self.unsent.is_empty() {
+            self.send(now, shared);
+        }
+        if ready.readable {
+            self.receive(now, ready.closed, shared)
+        } else {
+            self.step()
+        }
+    }
+
+    /// The deadline has come.
+    pub(super) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) -> Step {
+        match &mut self.phase {
+            Phase::Connecting { deadline } if now < *deadline => Step::Wait,
+            Phase::Connecting { .. } => self.fail(Outcome::ConnectTimeout),
+            Phase::Talking { dialogue, .. } => {
+                if dialogue.poll_timeout().is_some_and(|due| due <= now) {
+                    dialogue.handle_timeout(now, (shared.window)(self.stream.as_fd()));
+                    self.send(now, shared);
+                }
+                self.step()
+            }
+            Phase::Failed(_) => Step::End,
+        }
+    }
+
+    /// The sweep is being stopped: says QUIT if that is possible at once.
+    pub(super) fn interrupt(&mut self, now: Instant, shared: &mut Shared) {
+        match &mut self.phase {
+            Phase::Connecting { .. } => self.phase = Phase::Failed(Outcome::Interrupted),
+            Phase::Talking { dialogue, .. } => {
+                dialogue.handle_interrupt(now);
+                self.send(now, shared);
+            }
+            Phase::Failed(_) => {}
+        }
+    }
+
+    /// The record; the socket is closed.
+    pub(super) fn finish(self, now: Instant) -> SessionRecord {
+        let error = self.error.map(|error| error.to_string());
+        let (outcome, detail, transcript, connect_ms) = match self.phase {
+            Phase::Connecting { .. } => (Outcome::Interrupted, error, Transcript::default(), None),
+            Phase::Failed(outcome) => (outcome, error, Transcript::default(), None),
+            Phase::Talking {
+                dialogue,
+                connect_ms,
+            } => {
+                let detail = dialogue.detail().map(str::to_owned).or(error);
+                let (outcome, transcript) = dialogue.finish();
+                (outcome, detail, transcript, Some(connect_ms))
+            }
+        };
+        SessionRecord {
+            responder: self.responder,
+            outcome,
+            detail,
+            transcript,
+            started_us: self.started_us,
+            connect_ms,
+            duration_ms: millis(self.started, now),
+        }
+    }
+
+    /// A socket that was connecting is ready: to read from it tells how it went, and unlike
+    /// `SO_ERROR` does not take a reset for the whole story when a greeting came before it.
+    fn settle_connection(&mut self, now: Instant, ready: Ready, shared: &mut Shared) -> Step {
+        let read = loop {
+            match self.stream.read(&mut shared.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if ready.writable {
+                    self.connected(now, shared);
+                }
+                Step::Wait
+            }
+            Err(error) => {
+                let outcome = dial::refusal(&error);
+                if outcome == Outcome::ResetBeforeGreeting {
+                    self.connected(now, shared);
+                    return self.lost(now, error);
+                }
+                self.error = Some(error);
+                self.fail(outcome)
+            }
+            Ok(count) => {
+                self.connected(now, shared);
+                match self.heard(now, count, ready.closed, shared) {
+                    Some(step) => step,
+                    None => self.receive(now, ready.closed, shared),
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self, now: Instant, shared: &Shared) {
+        let dialogue = Box::new(Dialogue::new(Arc::clone(&shared.dialogue), now));
+        self.phase = Phase::Talking {
+            dialogue,
+            connect_ms: millis(self.started, now),
+        };
+    }
+
+    /// Reads, and answers, until the socket is empty or the turn is over.
+    fn receive(&mut self, now: Instant, closed: bool, shared: &mut Shared) -> Step {
+        for _ in 0..READS_PER_TURN {
+            match self.stream.read(&mut shared.buffer) {
+                Ok(count) => {
+                    if let Some(step) = self.heard(now, count, closed, shared) {
+                        return step;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.step(),
+                Err(error) => return self.lost(now, error),
+            }
+        }
+        Step::Again
+    }
+
+    /// A read put `count` octets into the buffer; `None`: there may be more to read.
+    fn heard(
+        &mut self,
+        now: Instant,
+        count: usize,
+        closed: bool,
+        shared: &mut Shared,
+    ) -> Option<Step> {
+        let Phase::Talking { dialogue, .. } = &mut self.phase else {
+            return Some(Step::End);
+        };
+        if count == 0 {
+            if self.reset {
+                dialogue.handle_reset(now);
+            } else {
+                dialogue.handle_close(now);
+                self.send(now, shared);
+            }
+            return Some(Step::End);
+        }
+        let octets = &shared.buffer[..count];
+        if let Some(watch) = &mut shared.watch {
+            watch(&self.responder, Side::Server, octets);
+        }
+        dialogue.handle_input(now, octets);
+        let emptied = count < shared.buffer.len();
+        let sent = self.send(now, shared);
+        match self.step() {
+            Step::Wait if closed || !emptied || !sent => None,
+            step => Some(step),
+        }
+    }
+
+    /// The connection is gone.
+    fn lost(&mut self, now: Instant, error: io::Error) -> Step {
+        if let Phase::Talking { dialogue, .. } = &mut self.phase {
+            match error.kind() {
+                io::ErrorKind::BrokenPipe => dialogue.handle_close(now),
+                io::ErrorKind::ConnectionReset => dialogue.handle_reset(now),
+                _ => {
+                    dialogue.handle_reset(now);
+                    self.error = Some(error);
+                }
+            }
+        }
+        Step::End
+    }
+
+    /// Sends what the dialogue has to say, as far as the socket takes it; `false` if the
+    /// connection turned out to be broken, of which reading tells the rest.
+    fn send(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let Phase::Talking { dialogue, .. } = &mut self.phase else {
+            return true;
+        };
+        while let Some(octets) = dialogue.poll_output(now) {
+            if let Some(watch) = &mut shared.watch {
+                watch(&self.responder, Side::Client, &octets);
+            }
+            self.unsent.extend(octets);
+        }
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) => {
+                    self.reset |= error.kind() == io::ErrorKind::ConnectionReset;
+                    self.unsent.clear();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn fail(&mut self, outcome: Outcome) -> Step {
+        self.phase = Phase::Failed(outcome);
+        Step::End
+    }
+
+    fn step(&self) -> Step {
+        match &self.phase {
+            Phase::Talking { dialogue, .. } if !dialogue.is_done() => Step::Wait,
+            Phase::Connecting { .. } => Step::Wait,
+            _ => Step::End,
+        }
+    }
+}
+
+fn millis(from: Instant, to: Instant) -> u32 {
+    u32::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Reads in one turn: with the buffer's size this bounds how long one peer can keep the others
+/// waiting.
+const READS_PER_TURN: usize = 4;

@@ -1,0 +1,249 @@
+//! How many sessions at once, in which order, and what happens at the end: nobody is lost.
+
+use super::*;
+
+/// A server that holds each caller for a while; the most that were there at once.
+fn crowd_counter(addr: &str) -> (u16, Arc<AtomicUsize>) {
+    let door = TcpListener::bind((addr, 0)).expect("a port");
+    let port = door.local_addr().expect("its address").port();
+    let (present, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let result = Arc::clone(&most);
+    thread::spawn(move || {
+        for stream in door.incoming() {
+            let (present, most) = (Arc::clone(&present), Arc::clone(&most));
+            thread::spawn(move || {
+                most.fetch_max(present.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                thread::sleep(ms(20));
+                present.fetch_sub(1, Ordering::SeqCst);
+                stream.map(drop).ok();
+            });
+        }
+    });
+    (port, result)
+}
+
+#[test]
+fn caps_hold_per_prefix_and_in_all() {
+    let (port, most) = crowd_counter("127.0.0.1");
+    let records = start(SessionConfig {
+        per_24: 3,
+        ..config()
+    })
+    .serve((0..30).map(|_| local(port)));
+    assert_eq!(records.len(), 30);
+    assert!((1..=3).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+
+    let (port, most) = crowd_counter("127.0.0.1");
+    let records = start(SessionConfig {
+        max_sessions: 2,
+        ..config()
+    })
+    .serve((0..20).map(|_| local(port)));
+    assert_eq!(records.len(), 20);
+    assert!((1..=2).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+}
+
+#[test]
+fn a_busy_prefix_does_not_hold_up_others() {
+    let (silent, good) = (peer("silent"), {
+        let door = TcpListener::bind("127.0.7.1:0").expect("a port");
+        let port = door.local_addr().expect("its address").port();
+        peers::spawn(door, &peers::ALL[0], ms(100));
+        port
+    });
+    let running = start(SessionConfig {
+        per_24: 1,
+        ..config()
+    });
+    for _ in 0..3 {
+        running.input.send(local(silent)).expect("the engine runs");
+    }
+    running
+        .input
+        .send(responder([127, 0, 7, 1], good))
+        .expect("the engine runs");
+    let first = running.output.recv().expect("a record");
+    assert_eq!(first.outcome, Outcome::Completed);
+    assert_eq!(
+        running.counters.queued(),
+        2,
+        "the others wait for the first of their prefix"
+    );
+    running.stop.store(Stop::Now as u8, Ordering::Relaxed);
+    assert_eq!(running.output.iter().count(), 3);
+}
+
+#[test]
+fn drain_ends_with_the_channel_still_open() {
+    let port = peer("good");
+    let running = start(config());
+    for _ in 0..50 {
+        running.input.send(local(port)).expect("the engine runs");
+    }
+    running.stop.store(Stop::Drain as u8, Ordering::Relaxed);
+    let records: Vec<SessionRecord> = running.output.iter().collect();
+    assert_eq!(records.len(), 50);
+    assert!(records.iter().all(|r| r.outcome == Outcome::Completed));
+    running.thread.join().expect("no panic").expect("no error");
+    assert!(
+        running.input.send(local(port)).is_err(),
+        "the end is known to the sender"
+    );
+}
+
+#[test]
+fn stopped_at_once_open_sessions_say_quit_and_all_are_recorded() {
+    let (silent, (mute, heard)) = (peer("silent"), listening(b"220 mute.example.test\r\n"));
+    let running = start(SessionConfig {
+        max_sessions: 40,
+        ..config()
+    });
+    for port in [silent, mute].into_iter().cycle().take(100) {
+        running.input.send(local(port)).expect("the engine runs");
+    }
+    until("40 sessions open", || running.counters.open() == 40);
+    assert_eq!(running.counters.queued(), 60);
+    // The mute ones have been told EHLO once the greeting was read.
+    thread::sleep(ms(200));
+    running.stop.store(Stop::Now as u8, Ordering::Relaxed);
+    let records = running.finish();
+    assert_eq!(records.len(), 100);
+    assert!(records.iter().all(|r| r.outcome == Outcome::Interrupted));
+    let opened = records
+        .iter()
+        .filter(|r| r.responder.dport() == mute && r.connect_ms.is_some());
+    for _ in opened {
+        let said = heard.recv_timeout(ms(5_000)).expect("a caller");
+        assert_eq!(said, b"EHLO probe.example.org\r\nQUIT\r\n");
+    }
+}
+
+#[test]
+fn odd_and_good_peers_mixed_and_stopped_in_the_middle_lose_nobody() {
+    let peers = all_peers();
+    let good = peer("good");
+    let running = start(SessionConfig {
+        max_sessions: 150,
+        ..config()
+    });
+    let mut sent = BTreeMap::new();
+    for round in 0..20 {
+        for (port, _) in &peers {
+            for port in [*port, good] {
+                *sent.entry(port).or_insert(0) += 1;
+                running.input.send(local(port)).expect("the engine runs");
+            }
+        }
+        if round == 15 {
+            until("the middle", || running.counters.done() > 50);
+        }
+    }
+    running.stop.store(Stop::Now as u8, Ordering::Relaxed);
+    let mut recorded = BTreeMap::new();
+    for record in running.finish() {
+        *recorded.entry(record.responder.dport()).or_insert(0) += 1;
+    }
+    assert_eq!(recorded, sent);
+}
+
+#[test]
+fn a_slow_consumer_stops_new_sessions_but_loses_nothing() {
+    let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = door.local_addr().expect("its address").port();
+    drop(door);
+    // Refusals are the fastest outcome; nobody takes the records.
+    let running = start_with(
+        SessionConfig {
+            max_sessions: 10,
+            ..config()
+        },
+        1,
+        |_| true,
+        |engine| engine,
+    );
+    let count: usize = 3_000;
+    for _ in 0..count {
+        running.input.send(local(port)).expect("the engine runs");
+    }
+    until("a full outbox", || running.counters.done() >= 1_024);
+    thread::sleep(ms(100));
+    assert!(
+        running.counters.done() <= 1_024 + 10 + 1,
+        "{}",
+        running.counters.done()
+    );
+    assert!(running.counters.queued() > 1_000);
+    assert_eq!(running.finish().len(), count);
+}
+
+#[test]
+fn a_consumer_that_goes_away_is_an_error() {
+    let port = peer("good");
+    let running = start(config());
+    drop(running.output);
+    running.input.send(local(port)).expect("the engine runs");
+    let end = running.thread.join().expect("no panic");
+    assert!(matches!(end, Err(SessionError::ConsumerGone(1))), "{end:?}");
+}
+
+#[test]
+fn a_shortage_that_passes_is_waited_for() {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let adjust = |mut engine: Engine| {
+        engine.dial = |responder, source| match CALLS.fetch_add(1, Ordering::Relaxed) {
+            0..3 => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            _ => dial::dial(responder, source),
+        };
+        engine
+    };
+    let port = peer("good");
+    let records =
+        start_with(config(), usize::MAX, |_| true, adjust).serve([local(port), local(port)]);
+    assert!(records.iter().all(|r| r.outcome == Outcome::Completed) && records.len() == 2);
+}
+
+#[test]
+fn a_shortage_that_lasts_is_a_local_error() {
+    let adjust = |mut engine: Engine| {
+        engine.dial = |_, _| Err(io::Error::from_raw_os_error(libc::EMFILE));
+        engine
+    };
+    let records =
+        start_with(config(), usize::MAX, |_| true, adjust).serve((0..200).map(|_| local(1)));
+    assert_eq!(records.len(), 200);
+    for record in records {
+        assert_eq!(record.outcome, Outcome::LocalError);
+        assert!(
+            record
+                .detail
+                .expect("a reason")
+                .contains("Too many open files")
+        );
+    }
+}
+
+#[test]
+fn caps_of_zero_are_refused() {
+    for config in [
+        SessionConfig {
+            max_sessions: 0,
+            ..config()
+        },
+        SessionConfig {
+            per_24: 0,
+            ..config()
+        },
+    ] {
+        let (_, responders) = unbounded();
+        let (records, _) = unbounded();
+        let engine = Engine::new(
+            config,
+            responders,
+            records,
+            Arc::new(|_| true),
+            Arc::default(),
+            Arc::default(),
+        );
+        assert!(matches!(engine, Err(SessionError::ZeroCap(_))));
+    }
+}
