@@ -55,6 +55,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "imail-server.toml",
     "inbucket.toml",
     "intermail-openwave-email-mx.toml",
+    "intrastore-turbosendmail.toml",
     "kerio.toml",
     "kumomta.toml",
     "lyris-listmanager.toml",
@@ -105,6 +106,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "socketlabs-hurricane-mta.toml",
     "sonicwall-email-security.toml",
     "sophos.toml",
+    "stalker-internet-mail-server.toml",
     "stalwart.toml",
     "strongmail.toml",
     "subethasmtp.toml",
@@ -138,12 +140,21 @@ mod tests {
         let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/rules");
         let mut present: Vec<_> = std::fs::read_dir(directory)
             .expect("the directory of the rules")
-            .map(|entry| entry.expect("a readable entry").file_name().into_string().expect("UTF-8"))
+            .map(|entry| {
+                entry
+                    .expect("a readable entry")
+                    .file_name()
+                    .into_string()
+                    .expect("UTF-8")
+            })
             .filter(|name| name.ends_with(".toml"))
             .map(|name| format!("rules/{name}"))
             .collect();
         present.sort();
         let listed: Vec<_> = FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
-        assert_eq!(listed, present, "put every file of rules/ into builtin.rs, in order");
+        assert_eq!(
+            listed, present,
+            "put every file of rules/ into builtin.rs, in order"
+        );
     }
 }

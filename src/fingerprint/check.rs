@@ -28,7 +28,11 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}: {}", self.file, self.line, self.rule, self.reason)
+        write!(
+            f,
+            "{}:{}: {}: {}",
+            self.file, self.line, self.rule, self.reason
+        )
     }
 }
 
@@ -54,13 +58,19 @@ impl RuleSet {
             }
             for text in &pattern.counter_examples {
                 if pattern.find(&seen(pattern, text)).is_some() {
-                    problems.push(problem(pattern, format!("counter-example matches: {text:?}")));
+                    problems.push(problem(
+                        pattern,
+                        format!("counter-example matches: {text:?}"),
+                    ));
                 }
             }
             self.check_use(pattern, &mut problems);
         }
         for (index, product) in self.products.iter().enumerate() {
-            for reason in [self.unreachable(index), self.named_by_host(&product.name)].into_iter().flatten() {
+            for reason in [self.unreachable(index), self.named_by_host(&product.name)]
+                .into_iter()
+                .flatten()
+            {
                 problems.push(Problem {
                     file: product.file.clone(),
                     line: product.line,
@@ -86,14 +96,18 @@ impl RuleSet {
     fn check_example(&self, pattern: &Pattern, example: &Example, problems: &mut Vec<Problem>) {
         let text = &example.text;
         let Some((_, found)) = pattern.find(&seen(pattern, text)) else {
-            problems.push(problem(pattern, format!("example does not match: {text:?}")));
+            problems.push(problem(
+                pattern,
+                format!("example does not match: {text:?}"),
+            ));
             return;
         };
         for ((name, found), (_, expected)) in found.iter().zip(example.captured.iter()) {
             // A fixed `os` need not be repeated by every example.
             let fixed = name == "os" && expected.is_none() && found == pattern.os.as_deref();
             if found != expected && !fixed {
-                let reason = format!("{name} is {found:?}, the example says {expected:?}: {text:?}");
+                let reason =
+                    format!("{name} is {found:?}, the example says {expected:?}: {text:?}");
                 problems.push(problem(pattern, reason));
             }
         }
@@ -134,9 +148,10 @@ impl RuleSet {
                 let own = pattern.find(&seen(pattern, &example.text));
                 let others = rival.find(&seen(rival, &example.text));
                 match (own, others) {
-                    (Some((_, own)), Some((_, others))) => {
-                        own.iter().zip(others.iter()).all(|((_, own), (_, other))| own.is_none() || own == other)
-                    }
+                    (Some((_, own)), Some((_, others))) => own
+                        .iter()
+                        .zip(others.iter())
+                        .all(|((_, own), (_, other))| own.is_none() || own == other),
                     _ => false,
                 }
             });
@@ -150,7 +165,11 @@ impl RuleSet {
     /// Why a product can never be named: all its evidence together is too weak.
     fn unreachable(&self, product: usize) -> Option<String> {
         let mut best = Tally::new(product);
-        for pattern in self.patterns.iter().filter(|p| p.owner == Owner::Product(product)) {
+        for pattern in self
+            .patterns
+            .iter()
+            .filter(|p| p.owner == Owner::Product(product))
+        {
             best.add(pattern.stage as usize, pattern.weight);
         }
         let confidence = posterior(&[best])[0];
@@ -162,7 +181,10 @@ impl RuleSet {
     fn named_by_host(&self, name: &str) -> Option<String> {
         let mut labels = BTreeSet::new();
         for spelling in [name.to_owned(), name.to_lowercase()] {
-            let whole: String = spelling.chars().filter(char::is_ascii_alphanumeric).collect();
+            let whole: String = spelling
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .collect();
             labels.insert(whole);
             let words = spelling.split(|c: char| !c.is_ascii_alphanumeric());
             labels.extend(words.filter(|w| w.len() >= 3).map(str::to_owned));
@@ -175,9 +197,12 @@ impl RuleSet {
                 format!("220 mail.{label}.org ESMTP; Thu, 30 Nov 2017 10:15:31 +0100\r\n"),
                 format!("220 mx1-{label}.example.net SMTP service ready\r\n"),
             ] {
-                let verdict = self.classify(&Observation::only(Stage::Greeting, greeting.as_bytes()));
+                let verdict =
+                    self.classify(&Observation::only(Stage::Greeting, greeting.as_bytes()));
                 if let Some(named) = verdict.product {
-                    return Some(format!("a host name alone is taken for {named}: {greeting:?}"));
+                    return Some(format!(
+                        "a host name alone is taken for {named}: {greeting:?}"
+                    ));
                 }
             }
         }
@@ -186,21 +211,33 @@ impl RuleSet {
 }
 
 fn problem(pattern: &Pattern, reason: String) -> Problem {
-    Problem { file: pattern.file.clone(), line: pattern.line, rule: pattern.id.clone(), reason }
+    Problem {
+        file: pattern.file.clone(),
+        line: pattern.line,
+        rule: pattern.id.clone(),
+        reason,
+    }
 }
 
 /// A text as the pattern sees it.
 fn seen(pattern: &Pattern, text: &str) -> Vec<u8> {
     let view = View::new(pattern.stage, text.as_bytes());
-    if pattern.sees_host { view.raw } else { view.masked }
+    if pattern.sees_host {
+        view.raw
+    } else {
+        view.masked
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A rule file of products, each with patterns (regex, weight, example).
-    fn rules(products: &[(&str, &[(&str, u8, &str)])]) -> RuleSet {
+    /// The regex, the weight and the lines that follow them.
+    type PatternText<'a> = (&'a str, u8, &'a str);
+
+    /// A rule file of products with their patterns.
+    fn rules(products: &[(&str, &[PatternText<'_>])]) -> RuleSet {
         let mut text = String::from("family = \"Test\"\n");
         for (name, patterns) in products {
             text += &format!("[[product]]\nname = \"{name}\"\ncategory = \"other\"\n");
@@ -228,14 +265,21 @@ mod tests {
     fn sound_rules_have_no_problems() {
         let rules = rules(&[(
             "Foo",
-            &[("Foo/(?P<version>[0-9]+)", 17, "examples = [{ text = '220 x ESMTP Foo/3', version = '3' }]")],
+            &[(
+                "Foo/(?P<version>[0-9]+)",
+                17,
+                "examples = [{ text = '220 x ESMTP Foo/3', version = '3' }]",
+            )],
         )]);
         assert_eq!(reasons(&rules), "");
     }
 
     #[test]
     fn a_missed_example_is_a_problem_with_its_place() {
-        let rules = rules(&[("Foo", &[("Foo", 17, "examples = [{ text = '220 x ESMTP Bar' }]")])]);
+        let rules = rules(&[(
+            "Foo",
+            &[("Foo", 17, "examples = [{ text = '220 x ESMTP Bar' }]")],
+        )]);
         assert_eq!(
             reasons(&rules),
             "test.toml:7: Foo/greeting/1: example does not match: \"220 x ESMTP Bar\"\n"
@@ -254,15 +298,22 @@ mod tests {
     #[test]
     fn another_products_win_is_a_problem() {
         let rules = rules(&[
-            ("Foo", &[("Foo", 12, "examples = [{ text = '220 x ESMTP Foo Bar' }]")]),
-            ("Bar", &[("Bar", 20, "examples = [{ text = '220 x ESMTP Bar' }]")]),
+            (
+                "Foo",
+                &[("Foo", 12, "examples = [{ text = '220 x ESMTP Foo Bar' }]")],
+            ),
+            (
+                "Bar",
+                &[("Bar", 20, "examples = [{ text = '220 x ESMTP Bar' }]")],
+            ),
         ]);
         assert!(reasons(&rules).contains("Foo/greeting/1: Bar wins the example"));
     }
 
     #[test]
     fn counter_examples_must_not_match() {
-        let example = "examples = [{ text = '220 x ESMTP Foo' }]\ncounter_examples = ['220 x ESMTP Food']";
+        let example =
+            "examples = [{ text = '220 x ESMTP Foo' }]\ncounter_examples = ['220 x ESMTP Food']";
         let rules = rules(&[("Foo", &[("ESMTP Foo", 17, example)])]);
         assert!(reasons(&rules).contains("counter-example matches"));
     }
@@ -270,15 +321,31 @@ mod tests {
     #[test]
     fn duplicates_and_idle_patterns_are_found() {
         let example = "examples = [{ text = '220 x ESMTP Foo' }]";
-        let rules = rules(&[("Foo", &[("ESMTP Foo", 17, example), ("ESMTP Foo", 17, example), ("Foo", 9, example)])]);
+        let rules = rules(&[(
+            "Foo",
+            &[
+                ("ESMTP Foo", 17, example),
+                ("ESMTP Foo", 17, example),
+                ("Foo", 9, example),
+            ],
+        )]);
         let told = reasons(&rules);
-        assert!(told.contains("Foo/greeting/2: the same expression as Foo/greeting/1"), "{told}");
-        assert!(told.contains("Foo/greeting/3: adds nothing to Foo/greeting/1"), "{told}");
+        assert!(
+            told.contains("Foo/greeting/2: the same expression as Foo/greeting/1"),
+            "{told}"
+        );
+        assert!(
+            told.contains("Foo/greeting/3: adds nothing to Foo/greeting/1"),
+            "{told}"
+        );
     }
 
     #[test]
     fn a_product_that_can_never_be_named_is_found() {
-        let rules = rules(&[("Foo", &[("Foo", 5, "examples = [{ text = '220 x ESMTP Foo' }]")])]);
+        let rules = rules(&[(
+            "Foo",
+            &[("Foo", 5, "examples = [{ text = '220 x ESMTP Foo' }]")],
+        )]);
         assert!(reasons(&rules).contains("Foo: can never be named"));
     }
 

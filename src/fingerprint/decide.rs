@@ -36,7 +36,10 @@ pub(super) struct Tally {
 impl Tally {
     /// A product without evidence.
     pub(super) const fn new(product: usize) -> Self {
-        Self { product, strongest: [0.0; STAGES] }
+        Self {
+            product,
+            strongest: [0.0; STAGES],
+        }
     }
 
     /// Takes note of a match: `stage` as the index in `Stage::ALL`, `weight` in bits.
@@ -58,7 +61,10 @@ impl Tally {
 /// The posterior probability of each tally, in their order.
 pub(super) fn posterior(tallies: &[Tally]) -> Vec<f64> {
     // Weights are at most 30 bits each (rule::MAX_WEIGHT), so nothing overflows.
-    let likelihoods: Vec<f64> = tallies.iter().map(|t| (t.bits() - PRIOR_BITS).exp2()).collect();
+    let likelihoods: Vec<f64> = tallies
+        .iter()
+        .map(|t| (t.bits() - PRIOR_BITS).exp2())
+        .collect();
     let all: f64 = 1.0 + likelihoods.iter().sum::<f64>();
     likelihoods.into_iter().map(|l| l / all).collect()
 }

@@ -21,6 +21,7 @@
 mod builtin;
 mod category;
 mod check;
+mod classify;
 mod decide;
 mod error;
 mod normalise;

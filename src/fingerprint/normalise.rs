@@ -54,7 +54,10 @@ pub fn normalise_greeting(greeting: &[u8]) -> String {
         }
     });
     let mut normalised = String::from_utf8_lossy(code).into_owned();
-    for ch in String::from_utf8_lossy(&replaced).chars().take(MAX_LENGTH - kept) {
+    for ch in String::from_utf8_lossy(&replaced)
+        .chars()
+        .take(MAX_LENGTH - kept)
+    {
         normalised.push(match ch {
             '\n' => ' ',
             ch if ch.is_control() || ch == char::REPLACEMENT_CHARACTER => '.',
@@ -109,14 +112,35 @@ mod tests {
     fn what_differs_from_host_to_host_is_replaced() {
         for (greeting, expected) in [
             ("220 mx.example.test ESMTP\r\n", "220 <host> ESMTP"),
-            ("220 mx3.a.org ESMTP FooMail 3.2.1 ready", "220 <host> ESMTP FooMail <n> ready"),
-            ("220 a.b.org ESMTP; Thu, 30 Nov 2017 10:15:31 +0100", "220 <host> ESMTP; <date>"),
-            ("220 a.b.org x; Thu, 30 Nov 2017 10:15:31 -0500 (EST)", "220 <host> x; <date>"),
-            ("220 a.b.org x Thu Nov 30 10:15:31 2017", "220 <host> x <date>"),
-            ("220 a.b.org x 2024-02-03T04:05:06Z y", "220 <host> x <date> y"),
-            ("220 a.b.org x ready at 03/01/16 09:28:32", "220 <host> x ready at <date>"),
+            (
+                "220 mx3.a.org ESMTP FooMail 3.2.1 ready",
+                "220 <host> ESMTP FooMail <n> ready",
+            ),
+            (
+                "220 a.b.org ESMTP; Thu, 30 Nov 2017 10:15:31 +0100",
+                "220 <host> ESMTP; <date>",
+            ),
+            (
+                "220 a.b.org x; Thu, 30 Nov 2017 10:15:31 -0500 (EST)",
+                "220 <host> x; <date>",
+            ),
+            (
+                "220 a.b.org x Thu Nov 30 10:15:31 2017",
+                "220 <host> x <date>",
+            ),
+            (
+                "220 a.b.org x 2024-02-03T04:05:06Z y",
+                "220 <host> x <date> y",
+            ),
+            (
+                "220 a.b.org x ready at 03/01/16 09:28:32",
+                "220 <host> x ready at <date>",
+            ),
             ("220 [192.0.2.1] ready 192.0.2.77", "220 [<ip>] ready <ip>"),
-            ("220 a.b.org ESMTP 09678d23bc13369ca0f4a4c15ae7f1d4", "220 <host> ESMTP <id>"),
+            (
+                "220 a.b.org ESMTP 09678d23bc13369ca0f4a4c15ae7f1d4",
+                "220 <host> ESMTP <id>",
+            ),
             ("220 a.b.org x mfa-m0214089", "220 <host> x mfa-<id>"),
             ("554 5.7.1 Rejected", "554 <n> Rejected"),
             ("SSH-2.0-OpenSSH_9.7", "SSH-<n>-OpenSSH_<n>"),
@@ -128,8 +152,11 @@ mod tests {
 
     #[test]
     fn hosts_of_one_kind_share_a_cluster() {
-        let one = normal("220 mx1.example.com ESMTP Foo 3.1 #12 Thu, 1 Feb 2024 01:02:03 +0000\r\n");
-        let two = normal("220 mail.a.example.org ESMTP Foo 12.0.4 #7 Sun, 22 Nov 2026 21:42:53 -0800\r\n");
+        let one =
+            normal("220 mx1.example.com ESMTP Foo 3.1 #12 Thu, 1 Feb 2024 01:02:03 +0000\r\n");
+        let two = normal(
+            "220 mail.a.example.org ESMTP Foo 12.0.4 #7 Sun, 22 Nov 2026 21:42:53 -0800\r\n",
+        );
         assert_eq!(one, two);
     }
 

@@ -108,7 +108,10 @@ impl Captured {
     /// Every name with what was found under it.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&str>)> {
         let values = [&self.version, &self.patch, &self.hostname, &self.os];
-        Self::NAMES.iter().copied().zip(values.into_iter().map(Option::as_deref))
+        Self::NAMES
+            .iter()
+            .copied()
+            .zip(values.into_iter().map(Option::as_deref))
     }
 }
 
@@ -116,7 +119,9 @@ impl Pattern {
     /// The compiled expression. It is compiled at first use, because of thousands of patterns a
     /// sweep meets a few dozen and loading must be quick.
     pub(super) fn regex(&self) -> Option<&Regex> {
-        self.compiled.get_or_init(|| compile(&self.text).ok()).as_ref()
+        self.compiled
+            .get_or_init(|| compile(&self.text).ok())
+            .as_ref()
     }
 
     /// The text matched in a view, and what the captures found.
@@ -141,7 +146,10 @@ impl Pattern {
 /// Compiles a pattern the way all patterns are compiled: bytes, no Unicode classes, a size limit.
 /// The expression engine has no backtracking, so matching time is linear in the reply.
 pub(super) fn compile(text: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text).unicode(false).size_limit(SIZE_LIMIT).build()
+    RegexBuilder::new(text)
+        .unicode(false)
+        .size_limit(SIZE_LIMIT)
+        .build()
 }
 
 /// A captured value without the punctuation around it.
@@ -173,8 +181,9 @@ mod tests {
 
     #[test]
     fn captures_are_tidied_and_defaults_filled_in() {
-        let (matched, captured) =
-            pattern(r"Foo (?P<version>[0-9.]+)").find(b"220 <host> ESMTP Foo 3.2.").expect("matches");
+        let (matched, captured) = pattern(r"Foo (?P<version>[0-9.]+)")
+            .find(b"220 <host> ESMTP Foo 3.2.")
+            .expect("matches");
         assert_eq!(matched, "Foo 3.2.");
         assert_eq!(captured.version.as_deref(), Some("3.2"));
         assert_eq!(captured.os.as_deref(), Some("Linux"));

@@ -1,8 +1,7 @@
-//! All rules together, and the matching of replies against them.
+//! All rules together: where they come from, their digest, their patterns grouped for matching.
 //!
 //! Patterns are grouped by stage and by the view they want, and each group is one regular
-//! expression set: a reply is read once per group, however many rules there are. Captures are taken
-//! afterwards, from the patterns of the winning product only.
+//! expression set: a reply is read once per group, however many rules there are.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,18 +11,17 @@ use sha2::{Digest, Sha256};
 
 use super::builtin;
 use super::category::Category;
-use super::decide::{self, THRESHOLD, Tally};
 use super::error::RuleError;
-use super::normalise::normalise_greeting;
 use super::rule::{NotMail, Owner, Pattern, Product};
 use super::source::{Care, Parsed};
-use super::verdict::{Candidate, Evidence, Explanation, Match, Observation, Verdict};
-use super::view::View;
 use crate::smtp::Stage;
 
-/// Bytes the set of a stage may take once compiled, and its state cache while it runs: room for
-/// thousands of patterns without the cache being thrown away all the time.
+/// Bytes the compiled set of a stage may take: room for thousands of patterns.
 const SET_LIMIT: usize = 64 << 20;
+
+/// Bytes the states of a set may take while it runs, per set and thread. A peer can fill this with
+/// odd replies, but not exceed it.
+const CACHE_LIMIT: usize = 8 << 20;
 
 /// A checked set of rules.
 #[derive(Debug)]
@@ -31,17 +29,18 @@ pub struct RuleSet {
     pub(super) products: Vec<Product>,
     pub(super) not_mail: Vec<NotMail>,
     pub(super) patterns: Vec<Pattern>,
-    groups: Vec<Group>,
+    pub(super) groups: Vec<Group>,
     digest: String,
 }
 
 /// The patterns of one stage that want the same view.
 #[derive(Debug)]
-struct Group {
-    stage: Stage,
-    sees_host: bool,
-    set: RegexSet,
-    patterns: Vec<usize>,
+pub(super) struct Group {
+    pub(super) stage: Stage,
+    pub(super) sees_host: bool,
+    pub(super) set: RegexSet,
+    /// The index of each of the set's expressions in `RuleSet::patterns`.
+    pub(super) patterns: Vec<usize>,
 }
 
 /// A product in an overview.
@@ -57,18 +56,6 @@ pub struct Listing {
     pub family: String,
     /// How many patterns speak for it.
     pub patterns: usize,
-}
-
-/// What was seen and which patterns matched it.
-struct Findings {
-    views: [Option<View>; Stage::ALL.len()],
-    /// Patterns of products, by index.
-    matched: Vec<usize>,
-    /// The first pattern of a protocol that is not mail.
-    other_protocol: Option<usize>,
-    tallies: Vec<Tally>,
-    posterior: Vec<f64>,
-    winner: Option<usize>,
 }
 
 impl RuleSet {
@@ -87,7 +74,10 @@ impl RuleSet {
     /// An unreadable directory or file, a directory without rules, or the place and reason of the
     /// first fault.
     pub fn load(dir: &Path) -> Result<Self, RuleError> {
-        let unreadable = |path: &Path, source| RuleError::Unreadable { path: path.to_owned(), source };
+        let unreadable = |path: &Path, source| RuleError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(|e| unreadable(dir, e))? {
             let path = entry.map_err(|e| unreadable(dir, e))?.path();
@@ -96,7 +86,9 @@ impl RuleSet {
             }
         }
         if paths.is_empty() {
-            return Err(RuleError::Empty { path: dir.to_owned() });
+            return Err(RuleError::Empty {
+                path: dir.to_owned(),
+            });
         }
         paths.sort();
         let mut texts = Vec::with_capacity(paths.len());
@@ -104,7 +96,10 @@ impl RuleSet {
             let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, e))?;
             texts.push((path.display().to_string(), text));
         }
-        let sources: Vec<_> = texts.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
+        let sources: Vec<_> = texts
+            .iter()
+            .map(|(n, t)| (n.as_str(), t.as_str()))
+            .collect();
         Self::from_sources(&sources, Care::Compile)
     }
 
@@ -158,189 +153,15 @@ impl RuleSet {
                 vendor: product.vendor.clone(),
                 category: product.category,
                 family: product.family.clone(),
-                patterns: self.patterns.iter().filter(|p| p.owner == Owner::Product(index)).count(),
+                patterns: self
+                    .patterns
+                    .iter()
+                    .filter(|p| p.owner == Owner::Product(index))
+                    .count(),
             })
             .collect();
-        list.sort_by(|a, b| a.product.to_lowercase().cmp(&b.product.to_lowercase()));
+        list.sort_by_key(|l| l.product.to_lowercase());
         list
-    }
-
-    /// Which product said this.
-    pub fn classify(&self, observation: &Observation<'_>) -> Verdict {
-        self.verdict(observation, &self.find(observation))
-    }
-
-    /// Which product said this, with everything that was weighed.
-    pub fn explain(&self, observation: &Observation<'_>) -> Explanation {
-        let findings = self.find(observation);
-        let mut matches: Vec<_> =
-            findings.matched.iter().map(|&index| self.explain_match(&findings, index)).collect();
-        matches.extend(findings.other_protocol.map(|index| self.explain_match(&findings, index)));
-        matches.sort_by(|a, b| (a.stage as usize).cmp(&(b.stage as usize)).then(b.weight.total_cmp(&a.weight)));
-        let mut candidates: Vec<_> = findings
-            .tallies
-            .iter()
-            .zip(&findings.posterior)
-            .map(|(tally, &confidence)| Candidate {
-                product: self.products[tally.product].name.clone(),
-                bits: tally.bits(),
-                confidence,
-            })
-            .collect();
-        candidates.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-        Explanation { verdict: self.verdict(observation, &findings), matches, candidates }
-    }
-
-    fn explain_match(&self, findings: &Findings, index: usize) -> Match {
-        let pattern = &self.patterns[index];
-        let (product, counted) = match pattern.owner {
-            Owner::NotMail(i) => (&self.not_mail[i].protocol, true),
-            Owner::Product(i) => {
-                let tally = findings.tallies.iter().find(|t| t.product == i);
-                let counted = tally.is_some_and(|t| t.counts(pattern.stage as usize, pattern.weight));
-                (&self.products[i].name, counted)
-            }
-        };
-        Match {
-            product: product.clone(),
-            rule: pattern.id.clone(),
-            stage: pattern.stage,
-            matched: findings
-                .view(pattern)
-                .and_then(|view| pattern.find(view))
-                .map(|(matched, _)| matched)
-                .unwrap_or_default(),
-            weight: pattern.weight,
-            counted,
-        }
-    }
-
-    /// Runs every group over the reply of its stage and weighs what matched.
-    fn find(&self, observation: &Observation<'_>) -> Findings {
-        let mut findings = Findings {
-            views: std::array::from_fn(|i| {
-                let stage = Stage::ALL[i];
-                observation.reply(stage).map(|reply| View::new(stage, reply))
-            }),
-            matched: Vec::new(),
-            other_protocol: None,
-            tallies: Vec::new(),
-            posterior: Vec::new(),
-            winner: None,
-        };
-        for group in &self.groups {
-            let Some(view) = &findings.views[group.stage as usize] else { continue };
-            let text = if group.sees_host { &view.raw } else { &view.masked };
-            for hit in group.set.matches(text) {
-                let index = group.patterns[hit];
-                let pattern = &self.patterns[index];
-                match pattern.owner {
-                    Owner::NotMail(_) => {
-                        findings.other_protocol.get_or_insert(index);
-                    }
-                    Owner::Product(product) => {
-                        findings.matched.push(index);
-                        let known = findings.tallies.iter().position(|t| t.product == product);
-                        let at = known.unwrap_or_else(|| {
-                            findings.tallies.push(Tally::new(product));
-                            findings.tallies.len() - 1
-                        });
-                        findings.tallies[at].add(pattern.stage as usize, pattern.weight);
-                    }
-                }
-            }
-        }
-        findings.posterior = decide::posterior(&findings.tallies);
-        findings.winner = (0..findings.tallies.len())
-            .max_by(|&a, &b| findings.posterior[a].total_cmp(&findings.posterior[b]))
-            .filter(|&best| findings.posterior[best] >= THRESHOLD);
-        findings
-    }
-
-    fn verdict(&self, observation: &Observation<'_>, findings: &Findings) -> Verdict {
-        let mut verdict = Verdict {
-            is_smtp: findings.is_smtp(),
-            hostname: findings.host_name(),
-            ..Verdict::default()
-        };
-        if !verdict.is_smtp {
-            verdict.protocol = findings.other_protocol.and_then(|index| {
-                let Owner::NotMail(protocol) = self.patterns[index].owner else { return None };
-                Some(self.not_mail[protocol].protocol.clone())
-            });
-        } else if let Some(winner) = findings.winner {
-            self.name(&mut verdict, findings, winner);
-        }
-        if verdict.product.is_none() {
-            verdict.cluster = observation.reply(Stage::Greeting).map(normalise_greeting);
-        }
-        verdict
-    }
-
-    /// Fills in the product and what its patterns captured, the strongest first.
-    fn name(&self, verdict: &mut Verdict, findings: &Findings, winner: usize) {
-        let index = findings.tallies[winner].product;
-        let product = &self.products[index];
-        let mut own: Vec<_> = findings
-            .matched
-            .iter()
-            .map(|&i| &self.patterns[i])
-            .filter(|p| p.owner == Owner::Product(index))
-            .collect();
-        own.sort_by(|a, b| b.weight.total_cmp(&a.weight));
-        for pattern in own {
-            let Some((matched, captured)) = findings.view(pattern).and_then(|view| pattern.find(view))
-            else {
-                continue;
-            };
-            verdict.evidence.push(Evidence {
-                stage: pattern.stage,
-                rule: pattern.id.clone(),
-                matched,
-                weight: pattern.weight,
-            });
-            if verdict.version.is_none() && captured.version.is_some() {
-                verdict.version = captured.version;
-                verdict.patch = captured.patch;
-            }
-            verdict.os = verdict.os.take().or(captured.os);
-            if pattern.sees_host && captured.hostname.is_some() {
-                verdict.hostname = captured.hostname;
-            }
-        }
-        verdict.os = verdict.os.take().or_else(|| product.os.clone());
-        verdict.product = Some(product.name.clone());
-        verdict.vendor.clone_from(&product.vendor);
-        verdict.family = Some(product.family.clone());
-        verdict.category = Some(product.category);
-        verdict.confidence = findings.posterior[winner];
-    }
-}
-
-impl Findings {
-    fn view(&self, pattern: &Pattern) -> Option<&[u8]> {
-        let view = self.views[pattern.stage as usize].as_ref()?;
-        Some(if pattern.sees_host { &view.raw } else { &view.masked })
-    }
-
-    /// Whether a mail server spoke. An EHLO or HELO answered with 250 settles it; otherwise the
-    /// greeting must be one that RFC 5321 §4.2 knows (220, or a refusal) with text behind the code,
-    /// and must not be the greeting of another protocol.
-    fn is_smtp(&self) -> bool {
-        let code = |stage: Stage| self.views[stage as usize].as_ref().and_then(View::code);
-        let hello = code(Stage::Ehlo) == Some(250) || code(Stage::Helo) == Some(250);
-        let Some(greeting) = &self.views[Stage::Greeting as usize] else {
-            return hello || !self.matched.is_empty();
-        };
-        let greets = matches!(greeting.code(), Some(220 | 400..=599));
-        let says = !greeting.first_text().is_empty();
-        greets && (hello || (says && self.other_protocol.is_none()))
-    }
-
-    fn host_name(&self) -> Option<String> {
-        let named = |stage: Stage| self.views[stage as usize].as_ref().and_then(View::host_name);
-        let hello = self.views[Stage::Ehlo as usize].as_ref().filter(|v| v.code() == Some(250));
-        named(Stage::Greeting).or_else(|| hello.and_then(View::host_name))
     }
 }
 
@@ -357,10 +178,18 @@ fn group(patterns: &[Pattern]) -> Result<Vec<Group>, RuleError> {
             let set = RegexSetBuilder::new(members.iter().map(|&i| &patterns[i].text))
                 .unicode(false)
                 .size_limit(SET_LIMIT)
-                .dfa_size_limit(SET_LIMIT)
+                .dfa_size_limit(CACHE_LIMIT)
                 .build()
-                .map_err(|e| RuleError::TooLarge { stage: stage.name(), reason: e.to_string() })?;
-            groups.push(Group { stage, sees_host, set, patterns: members });
+                .map_err(|e| RuleError::TooLarge {
+                    stage: stage.name(),
+                    reason: e.to_string(),
+                })?;
+            groups.push(Group {
+                stage,
+                sees_host,
+                set,
+                patterns: members,
+            });
         }
     }
     Ok(groups)
@@ -386,4 +215,50 @@ fn digest(sources: &[(&str, &str)]) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     hex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loaded_directory_equals_the_built_in_rules() {
+        let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/rules"));
+        let loaded = RuleSet::load(directory).expect("the repository's rules");
+        let builtin = RuleSet::builtin();
+        assert_eq!(loaded.digest(), builtin.digest());
+        assert_eq!(loaded.list(), builtin.list());
+        assert!(loaded.list().len() >= 40);
+    }
+
+    #[test]
+    fn a_changed_rule_has_another_digest() {
+        let text = |weight| {
+            format!(
+                "family = 'F'\n[[product]]\nname = 'F'\ncategory = 'other'\n[[product.pattern]]\n\
+                 on = 'greeting'\nregex = 'F'\nweight = {weight}\nexamples = [{{ text = 'F' }}]\n"
+            )
+        };
+        let digest = |weight| {
+            RuleSet::parse(&[("f.toml", &text(weight))])
+                .expect("sound")
+                .digest()
+        };
+        assert_ne!(digest(10), digest(11));
+        assert_eq!(digest(10).len(), 64);
+    }
+
+    #[test]
+    fn directories_without_rules_are_refused() {
+        let empty = tempfile::tempdir().expect("a temporary directory");
+        assert!(matches!(
+            RuleSet::load(empty.path()),
+            Err(RuleError::Empty { .. })
+        ));
+        let missing = empty.path().join("missing");
+        assert!(matches!(
+            RuleSet::load(&missing),
+            Err(RuleError::Unreadable { .. })
+        ));
+    }
 }

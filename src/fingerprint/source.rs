@@ -132,8 +132,11 @@ impl Parsed {
         }
         let category = Category::from_name(table.category.get_ref()).ok_or_else(|| {
             let known: Vec<_> = Category::ALL.iter().map(|c| c.name()).collect();
-            let reason =
-                format!("unknown category {:?}; one of: {}", table.category.get_ref(), known.join(", "));
+            let reason = format!(
+                "unknown category {:?}; one of: {}",
+                table.category.get_ref(),
+                known.join(", ")
+            );
             file.malformed(table.category.span(), reason)
         })?;
         let Some(family) = table.family.or_else(|| family.map(str::to_owned)) else {
@@ -142,7 +145,12 @@ impl Parsed {
         };
         if let Some(&first) = self.by_name.get(&name) {
             let other = self.products[first].file.clone();
-            return Err(RuleError::Twice { file: file.name.into(), line, name, other });
+            return Err(RuleError::Twice {
+                file: file.name.into(),
+                line,
+                name,
+                other,
+            });
         }
         if table.pattern.is_empty() {
             let reason = format!("product {name:?} has no [[product.pattern]]");
@@ -154,7 +162,8 @@ impl Parsed {
             let stage = file.stage(&pattern.on)?;
             numbers[stage as usize] += 1;
             let id = format!("{name}/{}/{}", stage.name(), numbers[stage as usize]);
-            self.patterns.push(file.pattern(id, stage, Owner::Product(index), pattern)?);
+            self.patterns
+                .push(file.pattern(id, stage, Owner::Product(index), pattern)?);
         }
         self.by_name.insert(name.clone(), index);
         self.products.push(Product {
@@ -173,7 +182,11 @@ impl Parsed {
 
     fn read_not_mail(&mut self, file: &File<'_>, table: NotMailTable) -> Result<(), RuleError> {
         let index = self.not_mail.len();
-        let number = 1 + self.not_mail.iter().filter(|p| p.protocol == table.protocol).count();
+        let number = 1 + self
+            .not_mail
+            .iter()
+            .filter(|p| p.protocol == table.protocol)
+            .count();
         file.sound(&table.regex)?;
         if table.examples.get_ref().is_empty() {
             return Err(file.malformed(table.examples.span(), "a pattern needs an example".into()));
@@ -187,13 +200,20 @@ impl Parsed {
             weight: NOT_MAIL_WEIGHT,
             sees_host: false,
             os: None,
-            examples: examples.map(|text| Example { text, captured: Captured::default() }).collect(),
+            examples: examples
+                .map(|text| Example {
+                    text,
+                    captured: Captured::default(),
+                })
+                .collect(),
             counter_examples: table.counter_examples,
             file: file.name.into(),
             owner: Owner::NotMail(index),
             compiled: OnceLock::new(),
         });
-        self.not_mail.push(NotMail { protocol: table.protocol });
+        self.not_mail.push(NotMail {
+            protocol: table.protocol,
+        });
         Ok(())
     }
 }
@@ -244,7 +264,11 @@ impl File<'_> {
     fn stage(&self, on: &Spanned<String>) -> Result<Stage, RuleError> {
         Stage::from_name(on.get_ref()).ok_or_else(|| {
             let known: Vec<_> = Stage::ALL.iter().map(|s| s.name()).collect();
-            let reason = format!("unknown stage {:?}; one of: {}", on.get_ref(), known.join(", "));
+            let reason = format!(
+                "unknown stage {:?}; one of: {}",
+                on.get_ref(),
+                known.join(", ")
+            );
             self.malformed(on.span(), reason)
         })
     }
@@ -257,7 +281,11 @@ impl File<'_> {
         let compiled = rule::compile(regex.get_ref()).map_err(|error| {
             // The engine draws the expression and a caret; the last line says what is wrong.
             let text = error.to_string();
-            let reason = text.lines().last().unwrap_or("").trim_start_matches("error: ");
+            let reason = text
+                .lines()
+                .last()
+                .unwrap_or("")
+                .trim_start_matches("error: ");
             self.malformed(regex.span(), format!("regex does not compile: {reason}"))
         })?;
         for name in compiled.capture_names().flatten() {
@@ -305,7 +333,10 @@ examples = [{ text = "220 a.example ESMTP Foo 3.2", version = "3.2" }]
 "#;
 
     fn error(text: &str) -> String {
-        Parsed::default().read("rules/foo.toml", text, Care::Compile).expect_err("malformed").to_string()
+        Parsed::default()
+            .read("rules/foo.toml", text, Care::Compile)
+            .expect_err("malformed")
+            .to_string()
     }
 
     #[test]
@@ -321,14 +352,46 @@ examples = [{ text = "220 a.example ESMTP Foo 3.2", version = "3.2" }]
     #[test]
     fn faults_are_told_with_file_line_column_and_reason() {
         for (from, to, expected) in [
-            ("open source", "free", "rules/foo.toml:5:12: unknown category \"free\"; one of: open source"),
-            ("\"greeting\"", "\"banner\"", "rules/foo.toml:8:6: unknown stage \"banner\"; one of: greeting"),
-            ("'ESMTP Foo ", "'ESMTP (Foo ", "rules/foo.toml:9:9: regex does not compile: unclosed group"),
-            ("P<version>", "P<verison>", "rules/foo.toml:9:9: unknown capture \"verison\"; one of: version"),
-            ("= 17", "= 0", "rules/foo.toml:10:10: weight 0 is not above 0"),
-            ("= 17", "= 31", "rules/foo.toml:10:10: weight 31 is not above 0"),
-            ("weight = 17", "wieght = 17", "rules/foo.toml:10:1: unknown field `wieght`"),
-            ("on = \"greeting\"\n", "", "rules/foo.toml:7:1: missing field `on`"),
+            (
+                "open source",
+                "free",
+                "rules/foo.toml:5:12: unknown category \"free\"; one of: open source",
+            ),
+            (
+                "\"greeting\"",
+                "\"banner\"",
+                "rules/foo.toml:8:6: unknown stage \"banner\"; one of: greeting",
+            ),
+            (
+                "'ESMTP Foo ",
+                "'ESMTP (Foo ",
+                "rules/foo.toml:9:9: regex does not compile: unclosed group",
+            ),
+            (
+                "P<version>",
+                "P<verison>",
+                "rules/foo.toml:9:9: unknown capture \"verison\"; one of: version",
+            ),
+            (
+                "= 17",
+                "= 0",
+                "rules/foo.toml:10:10: weight 0 is not above 0",
+            ),
+            (
+                "= 17",
+                "= 31",
+                "rules/foo.toml:10:10: weight 31 is not above 0",
+            ),
+            (
+                "weight = 17",
+                "wieght = 17",
+                "rules/foo.toml:10:1: unknown field `wieght`",
+            ),
+            (
+                "on = \"greeting\"\n",
+                "",
+                "rules/foo.toml:7:1: missing field `on`",
+            ),
             ("name = \"Foo\"", "name = \"Foo", "rules/foo.toml:4:"),
             ("family = \"Foo\"", "", "rules/foo.toml:4:8: no family"),
         ] {
@@ -339,7 +402,10 @@ examples = [{ text = "220 a.example ESMTP Foo 3.2", version = "3.2" }]
 
     #[test]
     fn a_product_needs_patterns_and_a_pattern_examples() {
-        let bare = GOOD.split("\n[[product.pattern]]").next().expect("the head");
+        let bare = GOOD
+            .split("\n[[product.pattern]]")
+            .next()
+            .expect("the head");
         assert!(error(bare).contains("has no [[product.pattern]]"));
         let (head, _) = GOOD.split_once("examples").expect("examples");
         assert!(error(&format!("{head}examples = []\n")).contains("at least one example"));
@@ -349,8 +415,14 @@ examples = [{ text = "220 a.example ESMTP Foo 3.2", version = "3.2" }]
     fn a_product_is_defined_once() {
         let mut parsed = Parsed::default();
         parsed.read("a.toml", GOOD, Care::Compile).expect("sound");
-        let told = parsed.read("b.toml", GOOD, Care::Compile).expect_err("twice").to_string();
-        assert_eq!(told, "b.toml:4: product \"Foo\" is already defined in a.toml");
+        let told = parsed
+            .read("b.toml", GOOD, Care::Compile)
+            .expect_err("twice")
+            .to_string();
+        assert_eq!(
+            told,
+            "b.toml:4: product \"Foo\" is already defined in a.toml"
+        );
     }
 
     #[test]

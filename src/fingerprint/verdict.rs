@@ -155,6 +155,8 @@ impl Explanation {
     /// The most probable product that is not the verdict's.
     pub fn runner_up(&self) -> Option<&Candidate> {
         let winner = self.verdict.product.as_deref();
-        self.candidates.iter().find(|c| Some(c.product.as_str()) != winner)
+        self.candidates
+            .iter()
+            .find(|c| Some(c.product.as_str()) != winner)
     }
 }

@@ -21,9 +21,9 @@ use crate::smtp::Stage;
 /// What replaces a host name.
 pub(super) const HOST: &[u8] = b"<host>";
 
-/// Octets of a reply that are looked at. Real replies stay below 2 KiB; a peer that sends more
-/// shall not make us work more.
-const MAX_REPLY: usize = 8 * 1024;
+/// Octets of a reply that are looked at. Real greetings and EHLO replies stay below 1 KiB; a peer
+/// that sends more shall not make us work more.
+const MAX_REPLY: usize = 2 * 1024;
 
 /// A reply in both forms.
 #[derive(Debug, Default)]
@@ -52,7 +52,11 @@ impl View {
 
     /// The text of the first line without its code.
     pub(super) fn first_text(&self) -> &[u8] {
-        let text = if self.code().is_some() { self.raw.get(4..).unwrap_or(b"") } else { &self.raw };
+        let text = if self.code().is_some() {
+            self.raw.get(4..).unwrap_or(b"")
+        } else {
+            &self.raw
+        };
         text.split(|&b| b == b'\n').next().unwrap_or(b"")
     }
 
@@ -64,7 +68,11 @@ impl View {
 
     fn mask(&mut self, stage: Stage) {
         let raw = &self.raw;
-        let bare = if stage == Stage::Greeting { bare_host(raw) } else { None };
+        let bare = if stage == Stage::Greeting {
+            bare_host(raw)
+        } else {
+            None
+        };
         let first_line = raw.iter().position(|&b| b == b'\n').unwrap_or(raw.len());
         self.masked.reserve(raw.len());
         let mut at = 0;
@@ -81,9 +89,15 @@ impl View {
                 at += 1;
                 continue;
             }
-            let run = raw[at..].iter().position(|&b| !is_word(b)).unwrap_or(raw.len() - at);
+            let run = raw[at..]
+                .iter()
+                .position(|&b| !is_word(b))
+                .unwrap_or(raw.len() - at);
             let word = &raw[at..at + run];
-            let kept = word.iter().rposition(|&b| b != b'.' && b != b'-').map_or(0, |last| last + 1);
+            let kept = word
+                .iter()
+                .rposition(|&b| b != b'.' && b != b'-')
+                .map_or(0, |last| last + 1);
             if is_host_name(&word[..kept]) {
                 let in_address = at > 0 && matches!(raw[at - 1], b'/' | b'@');
                 if at < first_line && !in_address {
@@ -102,16 +116,26 @@ impl View {
 /// The code at the start of a line: three digits, then a blank, a hyphen or the end.
 pub(super) fn code_of(line: &[u8]) -> Option<u16> {
     let digits = line.get(..3)?;
-    let ends = matches!(line.get(3), None | Some(b' ' | b'-' | b'\t' | b'\r' | b'\n'));
+    let ends = matches!(
+        line.get(3),
+        None | Some(b' ' | b'-' | b'\t' | b'\r' | b'\n')
+    );
     if !ends || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0')))
+    Some(
+        digits
+            .iter()
+            .fold(0, |code, digit| code * 10 + u16::from(digit - b'0')),
+    )
 }
 
 fn write_lines(reply: &[u8], out: &mut Vec<u8>) {
     out.reserve(reply.len());
-    let end = reply.iter().rposition(|b| !b.is_ascii_whitespace()).map_or(0, |last| last + 1);
+    let end = reply
+        .iter()
+        .rposition(|b| !b.is_ascii_whitespace())
+        .map_or(0, |last| last + 1);
     for (number, line) in reply[..end].split(|&b| b == b'\n').enumerate() {
         let text = if code_of(line).is_some() {
             if number == 0 {
@@ -155,7 +179,10 @@ fn bare_host(raw: &[u8]) -> Option<(usize, usize)> {
     if word.is_empty() {
         return None;
     }
-    let is_esmtp = |word: &[u8]| word.get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"ESMTP"));
+    let is_esmtp = |word: &[u8]| {
+        word.get(..5)
+            .is_some_and(|w| w.eq_ignore_ascii_case(b"ESMTP"))
+    };
     if rest[0] != b' ' || is_esmtp(word) || !is_esmtp(&rest[1..]) {
         return None;
     }
@@ -169,7 +196,10 @@ fn bare_host(raw: &[u8]) -> Option<(usize, usize)> {
     if like_name {
         return None;
     }
-    let kept = word.iter().rposition(|b| !matches!(b, b'.' | b',' | b':'))? + 1;
+    let kept = word
+        .iter()
+        .rposition(|b| !matches!(b, b'.' | b',' | b':'))?
+        + 1;
     Some((4, 4 + kept))
 }
 
@@ -179,7 +209,9 @@ const fn is_word(byte: u8) -> bool {
 
 /// Whether a word is a domain name of two labels or more, and no version.
 fn is_host_name(word: &[u8]) -> bool {
-    let Some(dot) = word.iter().rposition(|&b| b == b'.') else { return false };
+    let Some(dot) = word.iter().rposition(|&b| b == b'.') else {
+        return false;
+    };
     let (rest, last) = (&word[..dot], &word[dot + 1..]);
     let alphabetic = last.len() >= 2 && last.iter().all(u8::is_ascii_alphabetic);
     if !alphabetic && !last.starts_with(b"xn--") {
@@ -210,7 +242,10 @@ mod tests {
 
     #[test]
     fn lines_are_joined_and_blanks_squeezed() {
-        let view = View::new(Stage::Greeting, b"220-a.example ESMTP  Exim \t 4.98 \r\n220 no  bulk\r\n");
+        let view = View::new(
+            Stage::Greeting,
+            b"220-a.example ESMTP  Exim \t 4.98 \r\n220 no  bulk\r\n",
+        );
         assert_eq!(view.raw, b"220 a.example ESMTP Exim 4.98\nno bulk");
         assert_eq!(view.masked, b"220 <host> ESMTP Exim 4.98\nno bulk");
         assert_eq!(view.host_name().as_deref(), Some("a.example"));
@@ -219,13 +254,22 @@ mod tests {
 
     #[test]
     fn a_bare_line_feed_ends_a_line_too() {
-        assert_eq!(View::new(Stage::Ehlo, b"250-h\n250-SIZE\n250 HELP\n").raw, b"250 h\nSIZE\nHELP");
+        assert_eq!(
+            View::new(Stage::Ehlo, b"250-h\n250-SIZE\n250 HELP\n").raw,
+            b"250 h\nSIZE\nHELP"
+        );
     }
 
     #[test]
     fn lines_without_a_code_stay_whole() {
-        assert_eq!(View::new(Stage::Ehlo, b"250 h\r\n    250-SIZE\r\n").raw, b"250 h\n250-SIZE");
-        assert_eq!(View::new(Stage::Greeting, b"SSH-2.0-OpenSSH_9\r\n").raw, b"SSH-2.0-OpenSSH_9");
+        assert_eq!(
+            View::new(Stage::Ehlo, b"250 h\r\n    250-SIZE\r\n").raw,
+            b"250 h\n250-SIZE"
+        );
+        assert_eq!(
+            View::new(Stage::Greeting, b"SSH-2.0-OpenSSH_9\r\n").raw,
+            b"SSH-2.0-OpenSSH_9"
+        );
     }
 
     #[test]
@@ -234,8 +278,14 @@ mod tests {
         assert_eq!(masked("220 *.foo.bar ESMTP"), "220 <host> ESMTP");
         assert_eq!(masked("220 foo.bar, ESMTP"), "220 <host>, ESMTP");
         assert_eq!(masked("220 163.com Anti-spam"), "220 <host> Anti-spam");
-        assert_eq!(masked("220 SMTP exim.example.org. ready."), "220 SMTP <host>. ready.");
-        assert_eq!(masked("220 Hi http://www.postfix.org/"), "220 Hi http://<host>/");
+        assert_eq!(
+            masked("220 SMTP exim.example.org. ready."),
+            "220 SMTP <host>. ready."
+        );
+        assert_eq!(
+            masked("220 Hi http://www.postfix.org/"),
+            "220 Hi http://<host>/"
+        );
     }
 
     #[test]
@@ -252,8 +302,19 @@ mod tests {
 
     #[test]
     fn versions_are_no_host_names() {
-        for text in ["8.12.0.Beta7", "8.12.0.Beta", "4.98.2", "4.90_RC3", "9.0.1FP9", "v2.8.7.0", "5.0.1"] {
-            assert_eq!(masked(&format!("220 x {text} y")), format!("220 x {text} y"));
+        for text in [
+            "8.12.0.Beta7",
+            "8.12.0.Beta",
+            "4.98.2",
+            "4.90_RC3",
+            "9.0.1FP9",
+            "v2.8.7.0",
+            "5.0.1",
+        ] {
+            assert_eq!(
+                masked(&format!("220 x {text} y")),
+                format!("220 x {text} y")
+            );
         }
     }
 
