@@ -26,7 +26,18 @@
 //!
 //! `docs/architecture.md` has the rules this layout keeps, `docs/decisions.md` the reasons.
 
+pub mod cli;
+pub mod command;
+pub mod config;
 pub mod fingerprint;
+pub mod net;
+pub mod probe;
 pub mod rate;
+pub mod report;
+pub mod run;
+pub mod session;
 pub mod smtp;
+pub mod status;
+pub mod store;
 pub mod targets;
+pub mod wire;
