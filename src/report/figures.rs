@@ -92,7 +92,10 @@ impl Probes {
         );
         let answered: u64 = outcomes.iter().map(|(_, n)| n).sum();
         outcomes.push(("no answer".to_owned(), sent.saturating_sub(answered)));
-        let mut notes = Vec::new();
+        let mut notes = vec![(
+            "SYN-ACK after another answer (responders too)".to_owned(),
+            n(count::REPLY, count::SYN_ACK_LATER),
+        )];
         for (kind, label) in [
             (count::DUPLICATE, "duplicate replies"),
             (count::BLOCKED, "replies of blocked addresses"),
@@ -125,8 +128,11 @@ impl Sessions {
             .collect();
         outcomes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let responders = (!rows.counts.is_empty()).then(|| {
-            let key = (count::REPLY.to_owned(), count::SYN_ACK.to_owned());
-            rows.counts.get(&key).copied().unwrap_or(0)
+            let n = |name: &str| {
+                let key = (count::REPLY.to_owned(), name.to_owned());
+                rows.counts.get(&key).copied().unwrap_or(0)
+            };
+            n(count::SYN_ACK) + n(count::SYN_ACK_LATER)
         });
         Self {
             responders,

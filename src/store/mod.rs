@@ -43,7 +43,7 @@ use serde_json::Value;
 pub use error::StoreError;
 pub use fields::{FIELDS, Field, Fields, Kind};
 pub use reclassify::{Change, Changes};
-pub use row::{HostRow, Said, StoredHost};
+pub use row::{HostRow, StoredHost};
 pub use summary::{ClusterRow, ProductRow, Summary};
 
 /// Well-known keys of the `survey` table. Values are JSON; other keys may stand beside them.
@@ -77,7 +77,7 @@ pub mod key {
 pub mod count {
     /// What was sent: [`SENT`], [`SEND_FAILED`].
     pub const PROBE: &str = "probe";
-    /// First validated TCP reply of an address: [`SYN_ACK`], [`RST`].
+    /// First validated TCP reply of an address: [`SYN_ACK`], [`RST`]; and [`SYN_ACK_LATER`].
     pub const REPLY: &str = "reply";
     /// First validated reply of an address being an ICMP error, by the name of type and code.
     pub const ICMP: &str = "icmp";
@@ -94,6 +94,9 @@ pub mod count {
     pub const SEND_FAILED: &str = "send_failed";
     /// SYN-ACK: a responder.
     pub const SYN_ACK: &str = "synack";
+    /// SYN-ACK of an address that had answered RST or an ICMP error first: a responder too, but
+    /// its probe is counted under that first answer.
+    pub const SYN_ACK_LATER: &str = "synack_after_other";
     /// RST: port closed.
     pub const RST: &str = "rst";
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use crate::fingerprint::{Category, Evidence, Observation, Verdict};
+use crate::fingerprint::{Category, Evidence, Replies, Verdict};
 use crate::session::SessionRecord;
 use crate::smtp::{Outcome, Stage, Transcript};
 
@@ -112,40 +112,9 @@ pub struct StoredHost {
 }
 
 impl StoredHost {
-    /// What the server said, stage by stage.
-    pub fn said(&self) -> Said {
-        Said::of(&self.transcript)
-    }
-}
-
-/// A server's words, joined by stage, from which rules judge.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Said {
-    greeting: Option<Vec<u8>>,
-    ehlo: Option<Vec<u8>>,
-    helo: Option<Vec<u8>>,
-    quit: Option<Vec<u8>>,
-}
-
-impl Said {
-    /// The server's side of a transcript.
-    pub fn of(transcript: &Transcript) -> Self {
-        Self {
-            greeting: transcript.server(Stage::Greeting),
-            ehlo: transcript.server(Stage::Ehlo),
-            helo: transcript.server(Stage::Helo),
-            quit: transcript.server(Stage::Quit),
-        }
-    }
-
-    /// The same, as the classifier takes it.
-    pub fn observation(&self) -> Observation<'_> {
-        Observation {
-            greeting: self.greeting.as_deref(),
-            ehlo: self.ehlo.as_deref(),
-            helo: self.helo.as_deref(),
-            quit: self.quit.as_deref(),
-        }
+    /// What the server said, stage by stage, as rules judge it.
+    pub fn replies(&self) -> Replies {
+        Replies::of(&self.transcript)
     }
 }
 
