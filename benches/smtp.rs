@@ -111,7 +111,11 @@ fn loopback_sessions(bencher: Bencher<'_, '_>) {
 }
 
 fn dialogue_config() -> DialogueConfig {
-    DialogueConfig::new("probe.example.org".parse().expect("a valid name"))
+    DialogueConfig::new(
+        "probe.example.org"
+            .parse::<smtpsweep::smtp::Fqdn>()
+            .expect("a valid name"),
+    )
 }
 
 fn responder(addr: Ipv4Addr, port: u16) -> Responder {

@@ -128,7 +128,9 @@ pub struct DialoguePlan {
 impl DialoguePlan {
     /// The name to say, given the address the sessions come from.
     pub fn ehlo(&self, source: Ipv4Addr) -> EhloName {
-        self.ehlo_name.clone().map_or(EhloName::Literal(source), EhloName::Name)
+        self.ehlo_name
+            .clone()
+            .map_or(EhloName::Literal(source), EhloName::Name)
     }
 }
 
@@ -180,7 +182,7 @@ pub struct ScanPlan {
     /// Most sessions open at once within a /24.
     pub max_sessions_per_24: usize,
     /// The fingerprint rules.
-    pub rules: RuleSet,
+    pub rules: Arc<RuleSet>,
     /// The survey file to write.
     pub output: PathBuf,
     /// Where the metadata goes besides the survey file (`-`: standard output).
@@ -216,7 +218,11 @@ impl ScanPlan {
         }
         let dialogue = dialogue(&args.dialogue)?;
         if args.max_sessions == 0 || args.max_sessions_per_24 == 0 {
-            return Err(refuse("max-sessions", 0, "at least one session must be allowed"));
+            return Err(refuse(
+                "max-sessions",
+                0,
+                "at least one session must be allowed",
+            ));
         }
         let user_metadata = args.user_metadata.as_deref().map(json).transpose()?;
         let route = RouteOptions {
@@ -225,7 +231,7 @@ impl ScanPlan {
             gateway_mac: mac("gateway-mac", args.gateway_mac.as_deref())?,
             source_mac: mac("source-mac", args.source_mac.as_deref())?,
         };
-        let rules = rules(args.rules.as_deref())?;
+        let rules = Arc::new(rules(args.rules.as_deref())?);
 
         let blocklist = blocklist(&args.blocklist)?;
         let wanted = wanted(&args, &blocklist)?;
@@ -233,8 +239,11 @@ impl ScanPlan {
         if space.is_empty() {
             return Err(ConfigError::AllBlocked(wanted.len()));
         }
-        let max_targets =
-            args.max_targets.as_deref().map(|text| max_targets(text, space.len())).transpose()?;
+        let max_targets = args
+            .max_targets
+            .as_deref()
+            .map(|text| max_targets(text, space.len()))
+            .transpose()?;
         let seed = match args.seed {
             Some(seed) => seed,
             None => u64::from_ne_bytes(random("seed")?),
@@ -276,10 +285,15 @@ impl ScanPlan {
     }
 
     /// Packets a second for frames of `frame_len` octets (Ethernet header included).
-    pub fn rate(&self, frame_len: usize) -> PacketsPerSecond {
+    ///
+    /// # Errors
+    /// A bandwidth that is less than the slowest rate there is, or more than the fastest.
+    pub fn rate(&self, frame_len: usize) -> Result<PacketsPerSecond, ConfigError> {
         match self.pace {
-            Pace::Rate(rate) => rate,
-            Pace::Bandwidth(bandwidth) => bandwidth.packets_per_second(frame_len),
+            Pace::Rate(rate) => Ok(rate),
+            Pace::Bandwidth(bandwidth) => bandwidth
+                .packets_per_second(frame_len)
+                .map_err(|error| refuse("bandwidth", bandwidth.bits_per_second(), error)),
         }
     }
 }
@@ -287,10 +301,12 @@ impl ScanPlan {
 /// The dialogue options of `scan` and `probe`.
 pub fn dialogue(args: &DialogueArgs) -> Result<DialoguePlan, ConfigError> {
     let ehlo_name = match &args.ehlo_name {
-        Some(name) => Some(Fqdn::from_str(name).map_err(|source| ConfigError::EhloName {
-            name: name.clone(),
-            source,
-        })?),
+        Some(name) => Some(
+            Fqdn::from_str(name).map_err(|source| ConfigError::EhloName {
+                name: name.clone(),
+                source,
+            })?,
+        ),
         None => host_name(),
     };
     Ok(DialoguePlan {
@@ -307,13 +323,16 @@ pub fn dialogue(args: &DialogueArgs) -> Result<DialoguePlan, ConfigError> {
 
 /// The built-in rules, or those of a directory.
 pub fn rules(directory: Option<&Path>) -> Result<RuleSet, RuleError> {
-    directory.map_or_else(RuleSet::builtin, RuleSet::load)
+    directory.map_or_else(|| Ok(RuleSet::builtin()), RuleSet::load)
 }
 
 /// The default blocklist, unless taken away, plus the files.
 pub fn blocklist(args: &BlocklistArgs) -> Result<Blocklist, ConfigError> {
-    let mut blocklist =
-        if args.no_default_blocklist { Blocklist::empty() } else { Blocklist::builtin() };
+    let mut blocklist = if args.no_default_blocklist {
+        Blocklist::empty()
+    } else {
+        Blocklist::builtin()
+    };
     for path in &args.blocklist_file {
         blocklist.add(open(path)?, &path.to_string_lossy())?;
     }
@@ -328,8 +347,8 @@ fn wanted(args: &ScanArgs, blocklist: &Blocklist) -> Result<RangeSet, ConfigErro
     }
     let mut named = Vec::with_capacity(args.targets.len());
     for text in &args.targets {
-        let (first, last) = list::parse_entry(text)
-            .map_err(|reason| refuse_target(text, &reason.to_string()))?;
+        let (first, last) =
+            list::parse_entry(text).map_err(|reason| refuse_target(text, &reason.to_string()))?;
         if first == last
             && let Some(reason) = blocklist.reason(Ipv4Addr::from_bits(first))
         {
@@ -365,7 +384,11 @@ fn wanted(args: &ScanArgs, blocklist: &Blocklist) -> Result<RangeSet, ConfigErro
 }
 
 fn refuse_target(text: &str, reason: &str) -> ConfigError {
-    ConfigError::Option { option: "target", value: text.to_owned(), reason: reason.to_owned() }
+    ConfigError::Option {
+        option: "target",
+        value: text.to_owned(),
+        reason: reason.to_owned(),
+    }
 }
 
 fn read_list(path: &Path) -> Result<RangeSet, ConfigError> {
@@ -378,11 +401,18 @@ fn read_list(path: &Path) -> Result<RangeSet, ConfigError> {
 fn open(path: &Path) -> Result<BufReader<File>, ConfigError> {
     File::open(path)
         .map(|file| BufReader::with_capacity(1 << 18, file))
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+        .map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn refuse(option: &'static str, value: impl ToString, reason: impl ToString) -> ConfigError {
-    ConfigError::Option { option, value: value.to_string(), reason: reason.to_string() }
+    ConfigError::Option {
+        option,
+        value: value.to_string(),
+        reason: reason.to_string(),
+    }
 }
 
 fn pace(args: &ScanArgs) -> Result<Pace, ConfigError> {
@@ -392,7 +422,9 @@ fn pace(args: &ScanArgs) -> Result<Pace, ConfigError> {
             .map_err(|error| refuse("bandwidth", text, error));
     }
     let rate = args.rate.unwrap_or(DEFAULT_RATE);
-    PacketsPerSecond::new(rate).map(Pace::Rate).map_err(|error| refuse("rate", rate, error))
+    PacketsPerSecond::new(rate)
+        .map(Pace::Rate)
+        .map_err(|error| refuse("rate", rate, error))
 }
 
 /// `16384-32767`, or one port.
@@ -410,7 +442,13 @@ fn ports(text: &str) -> Result<(u16, u16), ConfigError> {
 
 /// A number, or a percentage of `space`, rounded up.
 fn max_targets(text: &str, space: u64) -> Result<u64, ConfigError> {
-    let wrong = || refuse("max-targets", text, "must be a number above 0, or a percentage as 5%");
+    let wrong = || {
+        refuse(
+            "max-targets",
+            text,
+            "must be a number above 0, or a percentage as 5%",
+        )
+    };
     let count = match text.strip_suffix('%') {
         Some(percent) => {
             let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
@@ -427,7 +465,11 @@ fn max_targets(text: &str, space: u64) -> Result<u64, ConfigError> {
         }
         None => text.trim().parse().map_err(|_| wrong())?,
     };
-    if count == 0 { Err(wrong()) } else { Ok(count.min(space)) }
+    if count == 0 {
+        Err(wrong())
+    } else {
+        Ok(count.min(space))
+    }
 }
 
 fn mac(option: &'static str, text: Option<&str>) -> Result<Option<MacAddr>, ConfigError> {
@@ -468,14 +510,20 @@ fn output_path(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
         }
         return Ok(path.to_owned());
     }
-    Ok(PathBuf::from(jiff::Timestamp::now().strftime("smtpsweep-%Y%m%d-%H%M%S.db").to_string()))
+    Ok(PathBuf::from(
+        jiff::Timestamp::now()
+            .strftime("smtpsweep-%Y%m%d-%H%M%S.db")
+            .to_string(),
+    ))
 }
 
 fn check_output(path: &Path) -> Result<(), ConfigError> {
     if path.symlink_metadata().is_ok() {
         return Err(ConfigError::OutputExists(path.to_owned()));
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     match directory {
         Some(directory) if !directory.is_dir() => Err(ConfigError::NoDirectory {
             path: path.to_owned(),

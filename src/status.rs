@@ -48,7 +48,11 @@ impl StatusLine {
         let per_second = |count: u64, before: u64| rate(count.saturating_sub(before), gap);
         let average = |count: u64| rate(count, now.elapsed);
         let send = if now.sending {
-            let held = if now.held_back { " (held back by sessions)" } else { "" };
+            let held = if now.held_back {
+                " (held back by sessions)"
+            } else {
+                ""
+            };
             format!("{}{held}", per_second(now.sent, self.last.sent))
         } else {
             "done".to_owned()
@@ -70,7 +74,11 @@ impl StatusLine {
             hitrate = percent(now.responders, now.sent),
             open = now.open,
             done = now.done,
-            queued = if now.queued > 0 { format!(" {} waiting", now.queued) } else { String::new() },
+            queued = if now.queued > 0 {
+                format!(" {} waiting", now.queued)
+            } else {
+                String::new()
+            },
         );
         self.last = *now;
         line
@@ -85,7 +93,10 @@ fn left(now: &Snapshot) -> String {
         }
         let rest = now.to_send.saturating_sub(now.sent);
         let seconds = now.elapsed.as_secs_f64() * ratio(rest, now.sent);
-        return format!(" ({} left)", clock(Duration::from_secs_f64(seconds.min(1e9))));
+        return format!(
+            " ({} left)",
+            clock(Duration::from_secs_f64(seconds.min(1e9)))
+        );
     }
     match now.cooldown_left {
         Some(left) if !left.is_zero() => format!(" ({} cooldown)", clock(left)),
@@ -105,7 +116,11 @@ pub fn clock(time: Duration) -> String {
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
@@ -114,7 +129,11 @@ fn percent(part: u64, whole: u64) -> f64 {
 
 /// Packets a second with three digits and a unit: `9.98 Kp/s`.
 fn rate(count: u64, time: Duration) -> String {
-    let value = if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() };
+    let value = if time.is_zero() {
+        0.0
+    } else {
+        count as f64 / time.as_secs_f64()
+    };
     let (value, unit) = if value >= 1e6 {
         (value / 1e6, " Mp/s")
     } else if value >= 1e3 {
@@ -161,13 +180,22 @@ mod tests {
         now.cooldown_left = Some(Duration::from_secs(8));
         now.queued = 3;
         let line = status.line(&now);
-        assert!(line.starts_with("0:06 100% (0:08 cooldown); send: 100000 done ("), "{line}");
-        assert!(line.ends_with("sessions: 17 open 411 done 3 waiting"), "{line}");
+        assert!(
+            line.starts_with("0:06 100% (0:08 cooldown); send: 100000 done ("),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("sessions: 17 open 411 done 3 waiting"),
+            "{line}"
+        );
     }
 
     #[test]
     fn nothing_divides_by_zero() {
-        let line = StatusLine::default().line(&Snapshot { sending: true, ..Snapshot::default() });
+        let line = StatusLine::default().line(&Snapshot {
+            sending: true,
+            ..Snapshot::default()
+        });
         assert!(!line.contains("NaN") && !line.contains("inf"), "{line}");
     }
 

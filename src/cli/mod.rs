@@ -60,16 +60,36 @@ pub struct DialogueArgs {
     #[arg(long, value_name = "FQDN", help_heading = "Dialogue")]
     pub ehlo_name: Option<String>,
     /// Seconds to wait for the session's connection to be established
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, help_heading = "Dialogue")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 10.0,
+        help_heading = "Dialogue"
+    )]
     pub connect_timeout: f64,
     /// Seconds to wait for the greeting (servers with a greet delay take many)
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, help_heading = "Dialogue")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 60.0,
+        help_heading = "Dialogue"
+    )]
     pub greeting_timeout: f64,
     /// Seconds to wait for the answer to a command
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, help_heading = "Dialogue")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30.0,
+        help_heading = "Dialogue"
+    )]
     pub step_timeout: f64,
     /// Seconds a whole session may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 180.0, help_heading = "Dialogue")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 180.0,
+        help_heading = "Dialogue"
+    )]
     pub session_timeout: f64,
 }
 
@@ -141,9 +161,9 @@ pub struct ExportArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
     pub format: ExportFormat,
-    /// CSV columns, separated by commas (default: all)
-    #[arg(short = 'f', long, value_name = "FIELDS", value_delimiter = ',')]
-    pub output_fields: Vec<String>,
+    /// CSV columns, separated by commas; `*` is all of them
+    #[arg(short = 'f', long, value_name = "FIELDS")]
+    pub output_fields: Option<String>,
     /// List the columns with their types and meanings, and stop
     #[arg(long)]
     pub list_output_fields: bool,

@@ -14,7 +14,13 @@ pub struct ScanArgs {
     #[arg(value_name = "TARGET", help_heading = "Targets")]
     pub targets: Vec<String>,
     /// TCP port to probe
-    #[arg(short = 'p', long, value_name = "PORT", default_value_t = 25, help_heading = "Targets")]
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "PORT",
+        default_value_t = 25,
+        help_heading = "Targets"
+    )]
     pub target_port: u16,
     /// File of addresses and CIDRs to probe, added to the TARGETs (repeatable)
     #[arg(short = 'w', long, value_name = "FILE", help_heading = "Targets")]
@@ -42,7 +48,13 @@ pub struct ScanArgs {
     pub shard: u16,
 
     /// Packets a second [default: 10000]
-    #[arg(short, long, value_name = "PPS", conflicts_with = "bandwidth", help_heading = "Sending")]
+    #[arg(
+        short,
+        long,
+        value_name = "PPS",
+        conflicts_with = "bandwidth",
+        help_heading = "Sending"
+    )]
     pub rate: Option<f64>,
     /// Bits a second on the wire, with G, M or K
     #[arg(short = 'B', long, value_name = "BPS", help_heading = "Sending")]
@@ -113,7 +125,12 @@ pub struct ScanArgs {
     #[command(flatten)]
     pub dialogue: DialogueArgs,
     /// Most sessions open at once
-    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Dialogue")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4096,
+        help_heading = "Dialogue"
+    )]
     pub max_sessions: usize,
     /// Most sessions open at once within one /24
     #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Dialogue")]

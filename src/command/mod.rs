@@ -38,7 +38,11 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("smtpsweep: {}", sentence(&error));
-            ExitCode::from(if error.is::<ConfigError>() { USAGE } else { FATAL })
+            ExitCode::from(if error.is::<ConfigError>() {
+                USAGE
+            } else {
+                FATAL
+            })
         }
     }
 }

@@ -4,7 +4,9 @@
 //! blocking socket instead of thousands.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs as _};
+use std::net::{
+    IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs as _,
+};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,8 +16,8 @@ use super::rules::print_explanation;
 use crate::cli::ProbeArgs;
 use crate::config::{self, ConfigError};
 use crate::fingerprint::Replies;
-use crate::report::printable;
 use crate::smtp::{Dialogue, DialogueConfig, Outcome, Side, Transcript};
+use crate::store::text::escape;
 use crate::targets::Target;
 use crate::targets::{RangeSet, Space};
 
@@ -30,7 +32,9 @@ pub(super) fn probe(args: &ProbeArgs) -> anyhow::Result<()> {
     }
     let bits = address.to_bits();
     let space = Space::new(&RangeSet::from_ranges([(bits, bits)]), blocklist.ranges());
-    let target = space.target(0).with_context(|| format!("{address} is blocked"))?;
+    let target = space
+        .target(0)
+        .with_context(|| format!("{address} is blocked"))?;
 
     let (outcome, transcript) = converse(target, args, &plan)?;
     println!("\noutcome: {outcome}");
@@ -88,7 +92,9 @@ fn converse(
             // A failed write shows as a close or reset in the next read.
             let _ = stream.write_all(&octets);
         }
-        let Some(deadline) = dialogue.poll_timeout().filter(|_| !dialogue.is_done()) else { break };
+        let Some(deadline) = dialogue.poll_timeout().filter(|_| !dialogue.is_done()) else {
+            break;
+        };
         let wait = deadline.saturating_duration_since(Instant::now());
         if wait.is_zero() {
             dialogue.handle_timeout(Instant::now(), None);
@@ -97,7 +103,10 @@ fn converse(
         stream.set_read_timeout(Some(wait))?;
         match stream.read(&mut buffer) {
             Ok(0) => {
-                println!("{:>6} ms  -- closed by the server", now.elapsed().as_millis());
+                println!(
+                    "{:>6} ms  -- closed by the server",
+                    now.elapsed().as_millis()
+                );
                 dialogue.handle_close(Instant::now());
             }
             Ok(length) => {
@@ -130,6 +139,6 @@ fn show(begin: Instant, side: Side, octets: &[u8]) {
     for line in octets.split_inclusive(|octet| *octet == b'\n') {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        println!("{at:>6} ms  {mark} {}", printable(line));
+        println!("{at:>6} ms  {mark} {}", escape(line));
     }
 }

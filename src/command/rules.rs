@@ -7,8 +7,8 @@ use anyhow::{Context as _, bail};
 use crate::cli::{ExplainArgs, RulesArgs, RulesCommand};
 use crate::config::{self, ConfigError};
 use crate::fingerprint::{Explanation, Observation, Replies, RuleSet};
-use crate::report::printable;
 use crate::store::Survey;
+use crate::store::text::escape;
 
 /// Exit code of `rules check` that found something wrong.
 const PROBLEMS: u8 = 1;
@@ -65,7 +65,10 @@ fn explain(rules: &RuleSet, args: &ExplainArgs) -> anyhow::Result<()> {
     let typed = |text: &Option<String>| text.as_deref().map(unescape);
     let (greeting, ehlo) = (typed(&args.greeting), typed(&args.ehlo));
     let (helo, quit) = (typed(&args.helo), typed(&args.quit));
-    if [&greeting, &ehlo, &helo, &quit].iter().all(|text| text.is_none()) {
+    if [&greeting, &ehlo, &helo, &quit]
+        .iter()
+        .all(|text| text.is_none())
+    {
         bail!("give a survey file and an address, or --greeting, --ehlo, --helo or --quit");
     }
     print_explanation(&rules.explain(&Observation {
@@ -87,23 +90,27 @@ pub(super) fn print_explanation(explanation: &Explanation) -> anyhow::Result<()>
             writeln!(
                 out,
                 "verdict: {} ({}, confidence {:.3})",
-                printable(spoken.trim_end().as_bytes()),
-                verdict.category.map_or("no category", |category| category.name()),
+                escape(spoken.trim_end().as_bytes()),
+                verdict
+                    .category
+                    .map_or("no category", |category| category.name()),
                 verdict.confidence
             )?;
         }
         (None, Some(protocol)) => writeln!(out, "verdict: no mail server: {protocol}")?,
         (None, None) => writeln!(out, "verdict: unknown")?,
     }
-    for (name, value) in
-        [("vendor", &verdict.vendor), ("host name", &verdict.hostname), ("system", &verdict.os)]
-    {
+    for (name, value) in [
+        ("vendor", &verdict.vendor),
+        ("host name", &verdict.hostname),
+        ("system", &verdict.os),
+    ] {
         if let Some(value) = value {
-            writeln!(out, "  {name}: {}", printable(value.as_bytes()))?;
+            writeln!(out, "  {name}: {}", escape(value.as_bytes()))?;
         }
     }
     if let Some(cluster) = &verdict.cluster {
-        writeln!(out, "  cluster: {}", printable(cluster.as_bytes()))?;
+        writeln!(out, "  cluster: {}", escape(cluster.as_bytes()))?;
     }
     if !explanation.matches.is_empty() {
         writeln!(out, "evidence (bits):")?;
@@ -116,11 +123,14 @@ pub(super) fn print_explanation(explanation: &Explanation) -> anyhow::Result<()>
             if found.counted { " " } else { "*" },
             found.stage.name(),
             found.rule,
-            printable(found.matched.as_bytes())
+            escape(found.matched.as_bytes())
         )?;
     }
     if explanation.matches.iter().any(|found| !found.counted) {
-        writeln!(out, "  (* not counted: a stronger pattern of the same product and stage is)")?;
+        writeln!(
+            out,
+            "  (* not counted: a stronger pattern of the same product and stage is)"
+        )?;
     }
     if let Some(other) = explanation.runner_up() {
         writeln!(

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use crate::cli::{ClassifyArgs, ExportArgs, ExportFormat, ReportArgs};
 use crate::config;
 use crate::report::Report;
-use crate::store::{Survey, export};
+use crate::store::text::escape;
+use crate::store::{FIELDS, Fields, Survey, export};
 
 /// `smtpsweep report FILE`.
 pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
@@ -16,10 +17,9 @@ pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
     let report = Report::load(&survey)?;
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
+        writeln!(out, "{}", report.to_json())?;
     } else {
-        out.write_all(report.render().as_bytes())?;
+        out.write_all(report.render(width()).as_bytes())?;
     }
     Ok(out.flush()?)
 }
@@ -28,30 +28,57 @@ pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
 pub(super) fn classify(args: &ClassifyArgs) -> anyhow::Result<()> {
     let rules = config::rules(args.rules.as_deref()).map_err(config::ConfigError::from)?;
     let mut survey = Survey::open(&args.file)?;
-    let changes = survey.reclassify(rules.digest(), env!("CARGO_PKG_VERSION"), |observation| {
-        rules.classify(observation)
+    let digest = rules.digest();
+    let changes = survey.reclassify(&digest, env!("CARGO_PKG_VERSION"), |host| {
+        rules.classify(&host.replies().observation())
     })?;
+    survey.close()?;
     let mut out = io::stdout().lock();
-    writeln!(out, "{} hosts classified with rules {:.12}", changes.hosts, rules.digest())?;
-    if changes.changed.is_empty() {
-        writeln!(out, "no verdict changed")?;
+    writeln!(
+        out,
+        "{} hosts classified with rules {digest:.12}",
+        changes.hosts
+    )?;
+    if changes.products_changed == 0 {
+        writeln!(out, "no product changed")?;
     }
-    for ((old, new), count) in &changes.changed {
-        let name = |product: &Option<String>| product.clone().unwrap_or_else(|| "unknown".into());
-        writeln!(out, "{} → {}: {count}", name(old), name(new))?;
+    let name = |product: &Option<String>| {
+        product
+            .as_deref()
+            .map_or_else(|| "unknown".to_owned(), |name| escape(name.as_bytes()))
+    };
+    for change in &changes.moves {
+        writeln!(
+            out,
+            "{} → {}: {}",
+            name(&change.from),
+            name(&change.to),
+            change.hosts
+        )?;
     }
-    Ok(())
+    if changes.versions_changed > 0 {
+        writeln!(out, "versions changed: {}", changes.versions_changed)?;
+    }
+    Ok(out.flush()?)
 }
 
 /// `smtpsweep export FILE --format …`.
 pub(super) fn export(args: &ExportArgs) -> anyhow::Result<()> {
     if args.list_output_fields {
         let mut out = io::stdout().lock();
-        for field in export::FIELDS {
-            writeln!(out, "{:<18} {:<8} {}", field.name, field.kind, field.description)?;
+        for field in FIELDS.iter() {
+            writeln!(
+                out,
+                "{:<18} {:<8} {}",
+                field.name, field.kind, field.description
+            )?;
         }
-        return Ok(());
+        return Ok(out.flush()?);
     }
+    let fields = match &args.output_fields {
+        Some(list) => Fields::parse(list)?,
+        None => Fields::default(),
+    };
     let file = args.file.as_deref().context("no survey file was named")?;
     let survey = Survey::open_readonly(file)?;
     let mut out: Box<dyn Write> = match &args.output_file {
@@ -65,10 +92,24 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<()> {
         )),
     };
     match args.format {
-        ExportFormat::Ndjson => export::ndjson(&survey, &mut out)?,
+        ExportFormat::Ndjson => {
+            export::ndjson(&survey, &mut out)?;
+        }
         ExportFormat::Csv => {
-            export::csv(&survey, &mut out, &args.output_fields, !args.no_header_row)?;
+            export::csv(&survey, &fields, !args.no_header_row, &mut out)?;
         }
     }
     Ok(out.flush()?)
+}
+
+/// Columns of the terminal, or of `COLUMNS`; 100 where neither is known.
+fn width() -> u16 {
+    let told = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok());
+    told.or_else(terminal_width).unwrap_or(100).max(40)
+}
+
+fn terminal_width() -> Option<u16> {
+    comfy_table::Table::new().width()
 }

@@ -258,12 +258,15 @@ impl Receive for PacketReceive {
             return Ok(frames);
         }
         let failed = |err| NetError::system("receive", &self.interface, err);
-        if sys::wait_readable(self.socket.as_fd(), timeout).map_err(failed)?
-            && let Some(err) = self.socket.take_error().map_err(failed)?
-        {
-            return Err(failed(err));
+        if !sys::wait_readable(self.socket.as_fd(), timeout).map_err(failed)? {
+            return Ok(0);
         }
-        Ok(self.ring.drain(each))
+        // Frames before bad news: what arrived before the interface went is still an answer.
+        let frames = self.ring.drain(each);
+        match self.socket.take_error().map_err(failed)? {
+            Some(err) if frames == 0 => Err(failed(err)),
+            _ => Ok(frames),
+        }
     }
 
     fn stats(&mut self) -> Result<RxStats, NetError> {

@@ -55,7 +55,7 @@ pub fn discover(options: &RouteOptions, sample: Ipv4Addr) -> Result<Link, NetErr
         None => interfaces
             .iter()
             .find(|interface| interface.index == route.interface)
-            .ok_or_else(|| NetError::NoRoute {
+            .ok_or(NetError::NoRoute {
                 to: sample,
                 interface: None,
             })?,

@@ -4,7 +4,9 @@
 //! the sequence number, 16 choose the source port from the sweep's range, 16 become the IP
 //! identification. SipHash-2-4 would cost half as much again and buys nothing here: a forger has
 //! to hit 32 bits of sequence number blindly, whatever the rounds, and sees outputs only for
-//! addresses that are its own.
+//! addresses that are its own. The input is always ten octets, two blocks, so the rounds are
+//! written out here, in less than half the time of a general hasher, which finds that out anew for
+//! every address. Tests hold it against the `siphasher` crate.
 //!
 //! The key comes from the seed and a nonce by SHA-256. With the nonce kept beside the survey, a
 //! resumed sweep recognises answers to SYNs sent before the interruption; without it, knowing the
@@ -14,7 +16,6 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use sha2::{Digest, Sha256};
-use siphasher::sip::SipHasher13;
 
 /// Separates this use of SHA-256 from any other over the same seed.
 const DOMAIN: &[u8] = b"smtpsweep cookie key 1";
@@ -69,7 +70,7 @@ pub struct Cookie {
 /// The cookies of one sweep.
 #[derive(Debug, Clone)]
 pub struct Cookies {
-    hasher: SipHasher13,
+    hasher: SipHash13,
     first_port: u16,
     /// Ports in the range, 1 to 65,536.
     ports: u32,
@@ -84,7 +85,7 @@ impl Cookies {
     pub fn new(key: CookieKey, sports: RangeInclusive<u16>, dport: u16) -> Self {
         assert!(!sports.is_empty(), "a sweep needs at least one source port");
         Self {
-            hasher: SipHasher13::new_with_key(key.as_bytes()),
+            hasher: SipHash13::new(key),
             first_port: *sports.start(),
             ports: u32::from(*sports.end()) - u32::from(*sports.start()) + 1,
             dport,
@@ -97,11 +98,7 @@ impl Cookies {
         reason = "the hash is cut into pieces on purpose"
     )]
     pub fn of(&self, saddr: Ipv4Addr, daddr: Ipv4Addr) -> Cookie {
-        let mut input = [0; 10];
-        input[..4].copy_from_slice(&saddr.octets());
-        input[4..8].copy_from_slice(&daddr.octets());
-        input[8..].copy_from_slice(&self.dport.to_be_bytes());
-        let hash = self.hasher.hash(&input);
+        let hash = self.hasher.hash(saddr, daddr, self.dport);
         // Multiply and shift maps 16 random bits onto the range without a division; its bias is
         // at most one part in 65,536 / ports.
         let offset = (((hash >> 32) as u16 as u32) * self.ports) >> 16;
@@ -127,9 +124,72 @@ impl Cookies {
     }
 }
 
+/// SipHash-1-3 (Aumasson and Bernstein, 2012) of source, destination and port, ten octets.
+#[derive(Debug, Clone)]
+struct SipHash13 {
+    /// The state after the key was taken in.
+    keyed: [u64; 4],
+}
+
+impl SipHash13 {
+    fn new(key: CookieKey) -> Self {
+        let whole = u128::from_le_bytes(key.0);
+        #[expect(clippy::cast_possible_truncation, reason = "the low half of the key")]
+        let low = whole as u64;
+        let high = (whole >> 64) as u64;
+        Self {
+            keyed: [
+                low ^ 0x736f_6d65_7073_6575,
+                high ^ 0x646f_7261_6e64_6f6d,
+                low ^ 0x6c79_6765_6e65_7261,
+                high ^ 0x7465_6462_7974_6573,
+            ],
+        }
+    }
+
+    #[inline]
+    fn hash(&self, saddr: Ipv4Addr, daddr: Ipv4Addr, dport: u16) -> u64 {
+        // Octets in network order, read as little-endian words; the last word's top octet is the
+        // length.
+        let source = u64::from(saddr.to_bits().swap_bytes());
+        let destination = u64::from(daddr.to_bits().swap_bytes());
+        let first = source | destination << 32;
+        let last = u64::from(dport.swap_bytes()) | 10 << 56;
+        let mut state = self.keyed;
+        for block in [first, last] {
+            state[3] ^= block;
+            round(&mut state);
+            state[0] ^= block;
+        }
+        state[2] ^= 0xff;
+        for _ in 0..3 {
+            round(&mut state);
+        }
+        state[0] ^ state[1] ^ state[2] ^ state[3]
+    }
+}
+
+#[inline]
+const fn round(state: &mut [u64; 4]) {
+    let [mut a, mut b, mut c, mut d] = *state;
+    a = a.wrapping_add(b);
+    b = b.rotate_left(13) ^ a;
+    a = a.rotate_left(32);
+    c = c.wrapping_add(d);
+    d = d.rotate_left(16) ^ c;
+    a = a.wrapping_add(d);
+    d = d.rotate_left(21) ^ a;
+    c = c.wrapping_add(b);
+    b = b.rotate_left(17) ^ c;
+    c = c.rotate_left(32);
+    *state = [a, b, c, d];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use siphasher::sip::SipHasher13;
     use std::collections::HashSet;
 
     const US: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
@@ -138,15 +198,17 @@ mod tests {
         Cookies::new(CookieKey::derive(seed, &[7; 16]), sports, dport)
     }
 
-    #[test]
-    fn siphash_reference_vector() {
-        // The reference key 00..0f and the empty input.
-        let key: [u8; 16] = std::array::from_fn(|i| u8::try_from(i).unwrap());
-        let a = SipHasher13::new_with_key(&key).hash(&[]);
-        assert_eq!(
-            a.to_le_bytes(),
-            [0xdc, 0xc4, 0x0f, 0x05, 0x58, 0x01, 0xac, 0xab]
-        );
+    proptest! {
+        #[test]
+        fn the_written_out_rounds_are_siphash(key: [u8; 16], saddr: u32, daddr: u32, dport: u16) {
+            let mut input = saddr.to_be_bytes().to_vec();
+            input.extend(daddr.to_be_bytes());
+            input.extend(dport.to_be_bytes());
+            prop_assert_eq!(
+                SipHash13::new(CookieKey::from_bytes(key)).hash(saddr.into(), daddr.into(), dport),
+                SipHasher13::new_with_key(&key).hash(&input)
+            );
+        }
     }
 
     #[test]

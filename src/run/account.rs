@@ -19,8 +19,10 @@ use super::{Finish, Network};
 use crate::config::{Pace, ScanPlan};
 use crate::net::{Link, LinkKind};
 use crate::probe::unreachable_name;
+use crate::rate::PacketsPerSecond;
 use crate::session::Counters;
 use crate::smtp::Outcome;
+use crate::store::{count, key};
 
 /// Counts of a sweep that contradict each other: a defect of this program, never of the network.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -69,7 +71,7 @@ impl Account {
             replies: replies.cloned().unwrap_or_default(),
             outcomes: Outcome::ALL
                 .iter()
-                .map(|outcome| (*outcome, sessions.outcome(*outcome)))
+                .map(|outcome| (*outcome, sessions.ended(*outcome)))
                 .filter(|(_, count)| *count > 0)
                 .collect(),
             stored,
@@ -102,11 +104,15 @@ impl Account {
     pub fn check(&self) -> Result<(), Unbalanced> {
         let (sent, space) = (self.sent, self.space);
         if sent > space || (self.walk_complete && self.walk_whole && sent != space) {
-            return Err(Unbalanced(format!("{sent} probes were sent to {space} addresses")));
+            return Err(Unbalanced(format!(
+                "{sent} probes were sent to {space} addresses"
+            )));
         }
         let answered = self.replies.answered();
         if answered > sent {
-            return Err(Unbalanced(format!("{answered} addresses answered {sent} probes")));
+            return Err(Unbalanced(format!(
+                "{answered} addresses answered {sent} probes"
+            )));
         }
         let (responders, sessions) = (self.replies.responders(), self.sessions());
         if responders != sessions || sessions != self.stored {
@@ -122,24 +128,30 @@ impl Account {
     pub(super) fn probe_counts(&self) -> Vec<(&'static str, String, u64)> {
         let replies = &self.replies;
         let mut counts = vec![
-            ("space", "addresses".to_owned(), self.space),
-            ("space", "sent".to_owned(), self.sent),
-            ("space", "not_sent".to_owned(), self.not_sent()),
-            ("outcome", "synack".to_owned(), replies.synack),
-            ("outcome", "rst".to_owned(), replies.reset),
+            (count::PROBE, count::SENT.to_owned(), self.sent),
+            (count::PROBE, "not_sent".to_owned(), self.not_sent()),
+            (count::REPLY, count::SYN_ACK.to_owned(), replies.synack),
+            (
+                count::REPLY,
+                count::SYN_ACK_LATER.to_owned(),
+                replies.synack_later,
+            ),
+            (count::REPLY, count::RST.to_owned(), replies.reset),
+            (count::REPLY, "none".to_owned(), self.unanswered()),
         ];
         for ((icmp_type, icmp_code), count) in &replies.icmp {
-            let name = icmp_name(*icmp_type, *icmp_code);
-            counts.push(("outcome", name, *count));
+            counts.push((count::ICMP, icmp_name(*icmp_type, *icmp_code), *count));
         }
-        counts.push(("outcome", "unanswered".to_owned(), self.unanswered()));
-        counts.push(("reply", "frames".to_owned(), replies.frames));
-        counts.push(("reply", "synack_after_other".to_owned(), replies.synack_later));
-        counts.push(("reply", "repeats".to_owned(), replies.repeats));
-        counts.push(("reply", "not_admitted".to_owned(), replies.not_admitted));
-        counts.push(("reply", "lost_by_kernel".to_owned(), replies.lost));
+        counts.push((count::DUPLICATE, "any".to_owned(), replies.repeats));
+        counts.push((
+            count::ICMP_REMARK,
+            "source quench, redirect".to_owned(),
+            replies.remarks,
+        ));
+        counts.push((count::BLOCKED, "any".to_owned(), replies.not_admitted));
+        counts.push((count::DROP, "lost by the kernel".to_owned(), replies.lost));
         for (reason, count) in &replies.ignored {
-            counts.push(("ignored", (*reason).to_owned(), *count));
+            counts.push((count::DROP, (*reason).to_owned(), *count));
         }
         counts
     }
@@ -183,20 +195,28 @@ impl Account {
             self.stored
         ));
         let file = file.display();
-        put(format_args!("survey:   {file}\nnext:     smtpsweep report {file}\n"));
+        put(format_args!(
+            "survey:   {file}\nnext:     smtpsweep report {file}\n"
+        ));
         text
     }
 }
 
 fn icmp_name(icmp_type: u8, icmp_code: u8) -> String {
-    format!("icmp {icmp_type}/{icmp_code} {}", unreachable_name(icmp_type, icmp_code))
+    format!(
+        "{icmp_type}/{icmp_code} {}",
+        unreachable_name(icmp_type, icmp_code)
+    )
 }
 
 /// The link's facts for the metadata.
 pub(super) fn describe(link: &Link) -> Vec<(&'static str, Value)> {
     let mut facts = vec![
         ("iface", json!(link.interface)),
-        ("gateway_ip", json!(link.gateway.map(|address| address.to_string()))),
+        (
+            "gateway_ip",
+            json!(link.gateway.map(|address| address.to_string())),
+        ),
         ("tx_backend", json!("packet")),
         ("rx_backend", json!("packet")),
     ];
@@ -212,25 +232,30 @@ pub(super) struct Metadata(serde_json::Map<String, Value>);
 
 impl Metadata {
     /// What is known before the first probe.
-    pub(super) fn begin(plan: &ScanPlan, network: &Network) -> Self {
+    pub(super) fn begin(plan: &ScanPlan, network: &Network, rate: PacketsPerSecond) -> Self {
         let mut map = serde_json::Map::new();
         let mut put = |key: &str, value: Value| {
             map.insert(key.to_owned(), value);
         };
         put("program", json!("smtpsweep"));
-        put("version", json!(env!("CARGO_PKG_VERSION")));
-        put("state", json!("running"));
-        put("send_start_time", json!(Timestamp::now().to_string()));
-        put("local_hostname", json!(read_line("/proc/sys/kernel/hostname")));
+        put(key::VERSION, json!(env!("CARGO_PKG_VERSION")));
+        put(key::STATE, json!("running"));
+        put(key::STARTED_US, json!(Timestamp::now().as_microsecond()));
+        put("start_time", json!(Timestamp::now().to_string()));
+        put(key::TARGETS, json!(named_targets(plan)));
+        put(key::ADDRESSES, json!(plan.space.len()));
+        put(
+            "local_hostname",
+            json!(read_line("/proc/sys/kernel/hostname")),
+        );
         put("target_port", json!(plan.target_port));
-        put("source_ip", json!(network.source.to_string()));
+        put(key::SOURCE, json!(network.source.to_string()));
         put("source_port_first", json!(plan.source_ports.0));
         put("source_port_last", json!(plan.source_ports.1));
         for (key, value) in &network.described {
             put(key, value.clone());
         }
-        let rate = plan.rate(network.frame_len).per_second();
-        put("rate", json!(rate));
+        put(key::RATE, json!(rate.value()));
         put(
             "bandwidth",
             match plan.pace {
@@ -242,38 +267,70 @@ impl Metadata {
         put("probe_ttl", json!(plan.ttl));
         put("cooldown_secs", json!(plan.cooldown.as_secs_f64()));
         put("max_targets", json!(plan.max_targets));
-        put("max_runtime", json!(plan.max_runtime.map(|time| time.as_secs())));
+        put(
+            "max_runtime",
+            json!(plan.max_runtime.map(|time| time.as_secs())),
+        );
         put("max_results", json!(plan.max_results));
-        put("seed", json!(plan.seed));
+        put(key::SEED, json!(plan.seed));
         put("seed_provided", json!(plan.seed_provided));
         put("nonce", json!(hex(&plan.nonce)));
         put("prime", json!(plan.permutation.prime()));
         put("generator", json!(plan.permutation.generator()));
+        if plan.shard.total > 1 {
+            put(key::SHARD, json!(plan.shard.to_string()));
+        }
         put("shard_num", json!(plan.shard.index));
         put("total_shards", json!(plan.shard.total));
         put("targets_wanted", json!(plan.wanted));
         put("blocklist_total_allowed", json!(plan.space.len()));
-        put("blocklist_total_not_allowed", json!(plan.wanted - plan.space.len()));
+        put(
+            "blocklist_total_not_allowed",
+            json!(plan.wanted - plan.space.len()),
+        );
         put("default_blocklist", json!(plan.default_blocklist));
         put("blocklist_digest", json!(hex(&plan.blocklist.digest())));
         put("space_digest", json!(hex(&plan.space.digest())));
-        put("blocklist_filename", json!(names(&plan.args.blocklist.blocklist_file)));
-        put("allowlist_filename", json!(names(&plan.args.allowlist_file)));
-        put("list_of_ips_filename", json!(names(&plan.args.list_of_ips_file)));
-        put("cli_cidr_destinations", json!(plan.args.targets));
+        put(
+            "blocklist_filename",
+            json!(names(&plan.args.blocklist.blocklist_file)),
+        );
+        put(
+            "allowlist_filename",
+            json!(names(&plan.args.allowlist_file)),
+        );
+        put(
+            "list_of_ips_filename",
+            json!(names(&plan.args.list_of_ips_file)),
+        );
         put("output_filename", json!(plan.output.to_string_lossy()));
-        put("ehlo_name", json!(plan.dialogue.ehlo(network.source).to_string()));
+        put(
+            "ehlo_name",
+            json!(plan.dialogue.ehlo(network.source).to_string()),
+        );
         put("connect_mode", json!("dial"));
         put("max_sessions", json!(plan.max_sessions));
         put("max_sessions_per_24", json!(plan.max_sessions_per_24));
         let timeouts = &plan.dialogue.timeouts;
-        put("connect_timeout_secs", json!(timeouts.connect.as_secs_f64()));
-        put("greeting_timeout_secs", json!(timeouts.greeting.as_secs_f64()));
+        put(
+            "connect_timeout_secs",
+            json!(timeouts.connect.as_secs_f64()),
+        );
+        put(
+            "greeting_timeout_secs",
+            json!(timeouts.greeting.as_secs_f64()),
+        );
         put("step_timeout_secs", json!(timeouts.step.as_secs_f64()));
-        put("session_timeout_secs", json!(timeouts.session.as_secs_f64()));
+        put(
+            "session_timeout_secs",
+            json!(timeouts.session.as_secs_f64()),
+        );
         put("rules_digest", json!(plan.rules.digest()));
         put("notes", json!(plan.notes));
-        put("user-metadata", plan.user_metadata.clone().unwrap_or(Value::Null));
+        put(
+            "user-metadata",
+            plan.user_metadata.clone().unwrap_or(Value::Null),
+        );
         Self(map)
     }
 
@@ -283,8 +340,10 @@ impl Metadata {
             self.0.insert(key.to_owned(), value);
         };
         let replies = &account.replies;
-        put("state", json!(finish.describe()));
+        put(key::STATE, json!(finish.state()));
+        put("finish", json!(finish.describe()));
         put("exit_code", json!(finish.exit_code()));
+        put(key::ENDED_US, json!(Timestamp::now().as_microsecond()));
         put("end_time", json!(Timestamp::now().to_string()));
         put("duration_secs", json!(elapsed.as_secs_f64()));
         put("send_duration_secs", json!(account.send_time.as_secs_f64()));
@@ -293,30 +352,53 @@ impl Metadata {
         put("packets_sent", json!(account.sent));
         put("targets_scanned", json!(account.sent));
         put("targets_not_sent", json!(account.not_sent()));
-        put("validation_passed", json!(replies.answered() + replies.synack_later + replies.repeats));
-        put("validation_failed", json!(replies.ignored.values().sum::<u64>()));
+        put(
+            "validation_passed",
+            json!(replies.answered() + replies.synack_later + replies.repeats),
+        );
+        put(
+            "validation_failed",
+            json!(replies.ignored.values().sum::<u64>()),
+        );
         put("success_unique", json!(replies.responders()));
-        put("failure_total", json!(replies.reset + replies.icmp.values().sum::<u64>()));
+        put(
+            "failure_total",
+            json!(replies.reset + replies.icmp.values().sum::<u64>()),
+        );
         put("app_success_unique", json!(smtp_hosts(account)));
-        put("hitrate", json!(100.0 * replies.responders() as f64 / account.sent.max(1) as f64));
+        put(
+            "hitrate",
+            json!(100.0 * replies.responders() as f64 / account.sent.max(1) as f64),
+        );
         put("pcap_recv", json!(replies.frames));
         put("pcap_drop", json!(replies.lost));
         let counts = |pairs: Vec<(String, u64)>| {
-            Value::Object(pairs.into_iter().map(|(name, count)| (name, json!(count))).collect())
+            Value::Object(
+                pairs
+                    .into_iter()
+                    .map(|(name, count)| (name, json!(count)))
+                    .collect(),
+            )
         };
         let named = account
             .probe_counts()
             .into_iter()
             .map(|(kind, name, count)| (format!("{kind}.{name}"), count));
         put("probe_counts", counts(named.collect()));
-        let outcomes = account.outcomes.iter().map(|(o, n)| (o.name().to_owned(), *n));
+        let outcomes = account
+            .outcomes
+            .iter()
+            .map(|(o, n)| (o.name().to_owned(), *n));
         put("outcomes", counts(outcomes.collect()));
         put("stored_hosts", json!(account.stored));
     }
 
     /// Every key with its value.
     pub(super) fn entries(&self) -> Vec<(&str, Value)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.clone())).collect()
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.clone()))
+            .collect()
     }
 
     /// Writes the metadata as JSON where `--metadata-file` says.
@@ -340,11 +422,35 @@ impl Metadata {
 
 /// Hosts that proved to be SMTP servers.
 fn smtp_hosts(account: &Account) -> u64 {
-    account.outcomes.iter().filter(|(outcome, _)| outcome.is_smtp()).map(|(_, count)| count).sum()
+    account
+        .outcomes
+        .iter()
+        .filter(|(outcome, _)| outcome.is_smtp())
+        .map(|(_, count)| count)
+        .sum()
+}
+
+/// The targets as the user named them: on the command line, and the files of lists.
+fn named_targets(plan: &ScanPlan) -> Vec<String> {
+    let mut targets = plan.args.targets.clone();
+    for (option, files) in [
+        ("-w", &plan.args.allowlist_file),
+        ("-I", &plan.args.list_of_ips_file),
+    ] {
+        targets.extend(
+            files
+                .iter()
+                .map(|file| format!("{option} {}", file.display())),
+        );
+    }
+    targets
 }
 
 fn names(paths: &[std::path::PathBuf]) -> Vec<String> {
-    paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()
+    paths
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect()
 }
 
 fn hex(octets: &[u8]) -> String {
@@ -352,5 +458,7 @@ fn hex(octets: &[u8]) -> String {
 }
 
 fn read_line(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+    std::fs::read_to_string(path)
+        .ok()
+        .map(|text| text.trim().to_owned())
 }

@@ -16,9 +16,10 @@ mod receive;
 mod send;
 mod write;
 
+use std::io::{self, BufWriter};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,9 @@ use signal_hook::iterator::Signals;
 use crate::config::ScanPlan;
 use crate::net::{self, DryRun, Link, PacketReceive, PacketTransmit, Receive, Transmit};
 use crate::probe::{Classifier, CookieKey, Cookies, Syn};
-use crate::session::{Counters, Engine, SessionConfig, Stop};
+use crate::rate::PacketsPerSecond;
+use crate::session::{Counters, Engine, SessionConfig, SessionError, Stop};
+use crate::smtp::DialogueConfig;
 use crate::status::{Snapshot, StatusLine};
 use crate::store::Survey;
 use crate::targets::Walk;
@@ -67,6 +70,14 @@ impl Finish {
         }
     }
 
+    /// The word for the survey's `state`.
+    fn state(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Limit(_) | Self::Signal(_) => "interrupted",
+        }
+    }
+
     fn describe(self) -> String {
         match self {
             Self::Complete => "complete".to_owned(),
@@ -97,16 +108,16 @@ pub struct Network {
 impl Network {
     /// Finds the way out and opens the packet sockets.
     pub fn open(plan: &ScanPlan) -> Result<Self, net::NetError> {
-        let sample = plan.space.ranges().first().map_or(Ipv4Addr::UNSPECIFIED, |range| {
-            Ipv4Addr::from_bits(range.0)
-        });
-        let link = net::discover(&plan.route, sample)?;
+        let link = net::discover(&plan.route, sample(plan))?;
         let (syn, cookies) = probe(plan, &link);
         let frame_len = syn.frame_len();
         Ok(Self {
             transmit: Box::new(PacketTransmit::open(&link, syn)?),
-            receive: Box::new(PacketReceive::open(&link, plan.source_ports.0..=plan.source_ports.1)?),
-            classifier: Classifier::new(link.source, cookies, link.header().len()),
+            receive: Box::new(PacketReceive::open(
+                &link,
+                plan.source_ports.0..=plan.source_ports.1,
+            )?),
+            classifier: Classifier::new(link.source, cookies, link.header_len()),
             source: link.source,
             frame_len,
             described: account::describe(&link),
@@ -114,12 +125,25 @@ impl Network {
     }
 }
 
+/// An address of the space, to ask the routing table about.
+fn sample(plan: &ScanPlan) -> Ipv4Addr {
+    plan.space
+        .target(0)
+        .map_or(Ipv4Addr::UNSPECIFIED, |target| target.addr())
+}
+
 /// The prepared SYN and the cookies it carries.
 fn probe(plan: &ScanPlan, link: &Link) -> (Syn, Cookies) {
     let key = CookieKey::derive(plan.seed, &plan.nonce);
     let ports = plan.source_ports.0..=plan.source_ports.1;
     let cookies = Cookies::new(key, ports, plan.target_port);
-    let syn = Syn::new(&link.header(), link.source, plan.ttl, plan.layout, cookies.clone());
+    let syn = Syn::new(
+        &link.header(),
+        link.source,
+        plan.ttl,
+        plan.layout,
+        cookies.clone(),
+    );
     (syn, cookies)
 }
 
@@ -145,18 +169,19 @@ pub fn scan(plan: ScanPlan) -> anyhow::Result<Finish> {
 
 /// `--dryrun`: the same walk and the same frames, printed.
 fn dry_run(plan: ScanPlan) -> anyhow::Result<Finish> {
-    let sample = plan.space.ranges().first().map_or(Ipv4Addr::UNSPECIFIED, |range| {
-        Ipv4Addr::from_bits(range.0)
-    });
     // Without a way out (no route, no privilege) the frames are those of a raw link.
-    let link = net::discover(&plan.route, sample)
+    let link = net::discover(&plan.route, sample(&plan))
         .unwrap_or_else(|_| Link::detached(plan.route.source.unwrap_or(Ipv4Addr::UNSPECIFIED)));
     let (syn, _) = probe(&plan, &link);
     let mut walk = Walk::new(Arc::clone(&plan.space), &plan.permutation, plan.shard, None)?;
-    let mut transmit = DryRun::new(std::io::BufWriter::new(std::io::stdout().lock()), syn);
+    let mut transmit = DryRun::new(syn, BufWriter::with_capacity(1 << 16, io::stdout()));
     let sent = send::without_pacing(&mut walk, &mut transmit, plan.max_targets)?;
+    transmit.finish()?;
     if !plan.quiet {
-        eprintln!("dry run: {sent} probes of {} targets printed, nothing sent", plan.space.len());
+        eprintln!(
+            "dry run: {sent} probes of {} targets printed, nothing sent",
+            plan.space.len()
+        );
     }
     Ok(Finish::Complete)
 }
@@ -165,7 +190,7 @@ fn dry_run(plan: ScanPlan) -> anyhow::Result<Finish> {
 struct Threads {
     sender: JoinHandle<Result<send::Sent, net::NetError>>,
     receiver: JoinHandle<Result<ReplyTally, net::NetError>>,
-    engine: JoinHandle<()>,
+    engine: JoinHandle<Result<(), SessionError>>,
     writer: JoinHandle<Result<write::Written, write::WriteError>>,
 }
 
@@ -177,14 +202,16 @@ struct Threads {
 pub fn sweep(plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Account)> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
     let started = Instant::now();
-    let mut metadata = Metadata::begin(&plan, &network);
-    let survey = Survey::create(&plan.output, &metadata.entries())?;
+    let rate = plan.rate(network.frame_len)?;
+    let mut metadata = Metadata::begin(&plan, &network, rate);
+    let mut survey = Survey::create(&plan.output, &metadata.entries())?;
+    survey.use_ruleset(&plan.rules.digest(), env!("CARGO_PKG_VERSION"))?;
 
     let shared = Arc::new(Shared::default());
     let sessions = Arc::new(Counters::default());
-    let stop = Arc::new(Stop::default());
+    let stop = Arc::new(AtomicU8::new(Stop::Run as u8));
     let to_send = plan.to_send();
-    let threads = start(&plan, network, survey, &shared, &sessions, &stop)?;
+    let threads = start(&plan, network, rate, survey, &shared, &sessions, &stop)?;
 
     let mut status = StatusLine::default();
     let mut next_status = started + Duration::from_secs(1);
@@ -208,7 +235,7 @@ pub fn sweep(plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Accoun
                 );
             } else {
                 cooldown_end = Some(now);
-                stop.now();
+                stop.store(Stop::Now as u8, Ordering::Relaxed);
             }
         }
         if cooldown_end.is_none()
@@ -224,7 +251,7 @@ pub fn sweep(plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Accoun
         }
         if threads.writer.is_finished() {
             shared.stop_receiving.store(true, Ordering::Relaxed);
-            stop.now();
+            stop.store(Stop::Now as u8, Ordering::Relaxed);
         }
         if threads.sender.is_finished() {
             let end = *cooldown_end.get_or_insert(now + plan.cooldown);
@@ -235,24 +262,44 @@ pub fn sweep(plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Accoun
         if now >= next_status {
             next_status += Duration::from_secs(1);
             if !plan.quiet {
-                eprintln!("{}", status.line(&snapshot(&shared, &sessions, &threads, to_send, started, cooldown_end)));
+                eprintln!(
+                    "{}",
+                    status.line(&snapshot(
+                        &shared,
+                        &sessions,
+                        &threads,
+                        to_send,
+                        started,
+                        cooldown_end
+                    ))
+                );
             }
         }
     }
 
     let sent = joined(threads.sender, "sender");
     let tally = joined(threads.receiver, "receiver");
-    let engine = threads.engine.join().map_err(|_| anyhow!("the sessions' thread panicked"));
+    let engine = joined(threads.engine, "sessions");
     let written = joined(threads.writer, "writer");
     let (mut survey, written) = match written {
         Ok(write::Written { survey, hosts }) => (survey, hosts),
-        Err(error) => return Err(error.context(format!(
-            "the sweep was stopped; what was committed before is in {}", plan.output.display()
-        ))),
+        Err(error) => {
+            return Err(error.context(format!(
+                "the sweep was stopped; what was committed before is in {}",
+                plan.output.display()
+            )));
+        }
     };
-    let account = Account::new(&plan, sent.as_ref().ok(), tally.as_ref().ok(), &sessions, written);
+    let account = Account::new(
+        &plan,
+        sent.as_ref().ok(),
+        tally.as_ref().ok(),
+        &sessions,
+        written,
+    );
     metadata.end(&account, finish, started.elapsed());
-    survey.finish(&metadata.entries(), &account.probe_counts())?;
+    survey.add_with(&[], &counts(&account.probe_counts()), &metadata.entries())?;
+    survey.close()?;
     let put = metadata.write(plan.metadata_file.as_deref());
     sent?;
     tally?;
@@ -260,31 +307,44 @@ pub fn sweep(plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Accoun
     put?;
     account.check()?;
     if !plan.quiet {
-        eprint!("{}", account.summary(finish, started.elapsed(), &plan.output));
+        eprint!(
+            "{}",
+            account.summary(finish, started.elapsed(), &plan.output)
+        );
     }
     Ok((finish, account))
+}
+
+/// The counts in the form the store takes them.
+fn counts<'a>(counts: &'a [(&'static str, String, u64)]) -> Vec<(&'a str, &'a str, u64)> {
+    counts
+        .iter()
+        .map(|(kind, name, count)| (*kind, name.as_str(), *count))
+        .collect()
 }
 
 /// Starts the four threads; each owns what it works on.
 fn start(
     plan: &ScanPlan,
     network: Network,
+    rate: PacketsPerSecond,
     survey: Survey,
     shared: &Arc<Shared>,
     sessions: &Arc<Counters>,
-    stop: &Arc<Stop>,
+    stop: &Arc<AtomicU8>,
 ) -> anyhow::Result<Threads> {
     let (responders, queue) = unbounded();
     let (records, finished) = bounded(RECORD_QUEUE);
 
     let engine = Engine::new(
         SessionConfig {
-            ehlo: plan.dialogue.ehlo(network.source),
-            timeouts: plan.dialogue.timeouts,
+            dialogue: DialogueConfig {
+                timeouts: plan.dialogue.timeouts,
+                ..DialogueConfig::new(plan.dialogue.ehlo(network.source))
+            },
             max_sessions: plan.max_sessions,
             per_24: plan.max_sessions_per_24,
             source: Some(network.source),
-            ..SessionConfig::default()
         },
         queue,
         records,
@@ -317,14 +377,19 @@ fn start(
     let sender = send::Sender {
         walk: Walk::new(Arc::clone(&plan.space), &plan.permutation, plan.shard, None)?,
         transmit: network.transmit,
-        rate: plan.rate(network.frame_len),
+        rate,
         limit: plan.max_targets,
         backlog_mark: plan.max_sessions as u64,
         shared: Arc::clone(shared),
         sessions: Arc::clone(sessions),
     };
     let sender = spawn("sender", move || sender.run())?;
-    Ok(Threads { sender, receiver, engine, writer })
+    Ok(Threads {
+        sender,
+        receiver,
+        engine,
+        writer,
+    })
 }
 
 fn spawn<T: Send + 'static>(
@@ -342,7 +407,10 @@ fn joined<T, E>(thread: JoinHandle<Result<T, E>>, name: &str) -> anyhow::Result<
 where
     E: Into<anyhow::Error>,
 {
-    thread.join().map_err(|_| anyhow!("the {name} thread panicked"))?.map_err(Into::into)
+    thread
+        .join()
+        .map_err(|_| anyhow!("the {name} thread panicked"))?
+        .map_err(Into::into)
 }
 
 /// The stages' counters at this moment.
@@ -383,6 +451,8 @@ impl ScanPlan {
             return Some("max-runtime");
         }
         let found = shared.responders.load(Ordering::Relaxed);
-        self.max_results.is_some_and(|limit| found >= limit).then_some("max-results")
+        self.max_results
+            .is_some_and(|limit| found >= limit)
+            .then_some("max-results")
     }
 }

@@ -32,6 +32,8 @@ pub struct ReplyTally {
     pub icmp: BTreeMap<(u8, u8), u64>,
     /// Valid answers beyond an address's first (retransmitted SYN-ACKs for the most part).
     pub repeats: u64,
+    /// Valid ICMP messages that settle nothing: source quench and redirect.
+    pub remarks: u64,
     /// Valid answers of addresses that are blocked or no targets (any more).
     pub not_admitted: u64,
     /// Frames that were no valid answer, by reason, in the order of [`DropReason::ALL`].
@@ -80,6 +82,11 @@ impl Receiver {
                     tally.not_admitted += 1;
                     return;
                 }
+                if !reply.is_final() {
+                    // Source quench, redirect: remarks about a probe that is still on its way.
+                    tally.remarks += 1;
+                    return;
+                }
                 let address = reply.addr().to_bits();
                 let first = answered.first(address);
                 match reply {
@@ -93,14 +100,20 @@ impl Receiver {
                         let _ = responders.send(responder);
                     }
                     Reply::Reset { .. } if first => tally.reset += 1,
-                    Reply::Unreachable { icmp_type, icmp_code, .. } if first => {
+                    Reply::Unreachable {
+                        icmp_type,
+                        icmp_code,
+                        ..
+                    } if first => {
                         *tally.icmp.entry((icmp_type, icmp_code)).or_default() += 1;
                     }
                     _ => tally.repeats += 1,
                 }
             })?;
-            tally.lost = self.network.stats().dropped;
-            self.shared.responders.store(tally.responders(), Ordering::Relaxed);
+            tally.lost = self.network.stats()?.dropped;
+            self.shared
+                .responders
+                .store(tally.responders(), Ordering::Relaxed);
             self.shared.dropped.store(tally.lost, Ordering::Relaxed);
         }
         Ok(tally)

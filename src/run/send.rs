@@ -71,7 +71,10 @@ impl Sender {
                 break;
             }
             let now = Instant::now();
-            let want = batch.rest().len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let want = batch
+                .rest()
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
             let granted = bucket.take(now, want);
             if granted == 0 {
                 wait_until(bucket.next(now), now);

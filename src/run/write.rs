@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use thiserror::Error;
 
-use crate::fingerprint::{Observation, RuleSet, Verdict};
+use crate::fingerprint::{Replies, RuleSet, Verdict};
 use crate::session::SessionRecord;
-use crate::smtp::Stage;
 use crate::store::{StoreError, Survey};
 
 /// Records in one transaction at the most.
@@ -52,7 +51,8 @@ impl Writer {
         while !ended {
             match self.records.recv_deadline(due) {
                 Ok(record) => {
-                    let verdict = classify(&self.rules, &record);
+                    let replies = Replies::of(&record.transcript);
+                    let verdict = self.rules.classify(&replies.observation());
                     batch.push((record, verdict));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -65,25 +65,19 @@ impl Writer {
                 }
                 if let Err(source) = self.survey.add(&batch) {
                     let unstored = (batch.len() + self.records.len()) as u64;
-                    return Err(WriteError { stored: hosts, unstored, source });
+                    return Err(WriteError {
+                        stored: hosts,
+                        unstored,
+                        source,
+                    });
                 }
                 hosts += batch.len() as u64;
                 batch.clear();
             }
         }
-        Ok(Written { survey: self.survey, hosts })
+        Ok(Written {
+            survey: self.survey,
+            hosts,
+        })
     }
-}
-
-/// The verdict on one session's transcript.
-fn classify(rules: &RuleSet, record: &SessionRecord) -> Verdict {
-    let server = |stage| record.transcript.server(stage);
-    let (greeting, ehlo) = (server(Stage::Greeting), server(Stage::Ehlo));
-    let (helo, quit) = (server(Stage::Helo), server(Stage::Quit));
-    rules.classify(&Observation {
-        greeting: greeting.as_deref(),
-        ehlo: ehlo.as_deref(),
-        helo: helo.as_deref(),
-        quit: quit.as_deref(),
-    })
 }

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::AsFd;
 
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -47,7 +46,7 @@ fn unconnected(source: Option<Ipv4Addr>) -> io::Result<Socket> {
     )?;
     if let Some(source) = source {
         // Without this, bind reserves a port for us alone, and 28,000 sessions use them all up.
-        sys::bind_address_no_port(socket.as_fd())?;
+        sys::bind_address_no_port(&socket)?;
         socket.bind(&SocketAddrV4::new(source, 0).into())?;
     }
     Ok(socket)

@@ -95,7 +95,7 @@ impl Engine {
         let shared = Shared {
             dialogue: Arc::new(config.dialogue.clone()),
             buffer: vec![0; BUFFER].into_boxed_slice(),
-            window: sys::peer_window,
+            window: |socket| sys::peer_window(&socket),
             watch: None,
         };
         Ok(Self {

@@ -41,7 +41,11 @@ const fn ms(n: u64) -> Duration {
 
 /// Short times, but long enough for peers on a busy machine.
 fn config() -> SessionConfig {
-    let mut dialogue = DialogueConfig::new("probe.example.org".parse().expect("a valid name"));
+    let mut dialogue = DialogueConfig::new(
+        "probe.example.org"
+            .parse::<crate::smtp::Fqdn>()
+            .expect("a valid name"),
+    );
     dialogue.timeouts = Timeouts {
         connect: ms(2_000),
         greeting: ms(2_000),

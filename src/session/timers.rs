@@ -154,7 +154,7 @@ mod tests {
         wheel.disarm(1);
         wheel.disarm(99);
         wheel.arm(2, origin + ms(160));
-        assert_eq!(fired(&mut wheel, origin + ms(79)), []);
+        assert!(fired(&mut wheel, origin + ms(79)).is_empty());
         assert_eq!(fired(&mut wheel, origin + ms(88)), [0]);
         assert_eq!(fired(&mut wheel, origin + ms(200)), [2]);
         wheel.arm(0, origin);
@@ -172,7 +172,7 @@ mod tests {
         wheel.arm(0, origin + ms(120_000));
         wheel.arm(1, origin + ms(400_000));
         for at in (0..119_000).step_by(1_000) {
-            assert_eq!(fired(&mut wheel, origin + ms(at)), []);
+            assert!(fired(&mut wheel, origin + ms(at)).is_empty());
         }
         assert_eq!(fired(&mut wheel, origin + ms(120_010)), [0]);
         assert_eq!(

@@ -3,15 +3,15 @@
 
 use std::fmt;
 
-use super::{Fqdn, Stage};
+use super::{EhloName, Stage};
 
 /// A command of ours (RFC 5321 section 4.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Introduces us and asks for the list of extensions.
-    Ehlo(Fqdn),
+    Ehlo(EhloName),
     /// Introduces us to a server that refused EHLO.
-    Helo(Fqdn),
+    Helo(EhloName),
     /// Says goodbye.
     Quit,
 }
@@ -46,10 +46,12 @@ impl fmt::Display for Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::Fqdn;
 
     #[test]
     fn each_command_is_one_line() {
         let name: Fqdn = "probe.example.org".parse().expect("a valid name");
+        let name = EhloName::from(name);
         let commands = [
             Command::Ehlo(name.clone()),
             Command::Helo(name),

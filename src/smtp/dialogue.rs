@@ -25,7 +25,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Command, Fqdn, Outcome, Reply, ReplyLimits, ReplyParser, Side, Stage, Transcript};
+use super::{Command, EhloName, Outcome, Reply, ReplyLimits, ReplyParser, Side, Stage, Transcript};
 
 /// How long each part of a session may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Default for Limits {
 #[derive(Debug, Clone)]
 pub struct DialogueConfig {
     /// The name under which we introduce ourselves.
-    pub ehlo_name: Fqdn,
+    pub ehlo_name: EhloName,
     /// Bounds on time.
     pub timeouts: Timeouts,
     /// Bounds on size.
@@ -89,9 +89,9 @@ pub struct DialogueConfig {
 
 impl DialogueConfig {
     /// The default bounds, under that name.
-    pub fn new(ehlo_name: Fqdn) -> Self {
+    pub fn new(ehlo_name: impl Into<EhloName>) -> Self {
         Self {
-            ehlo_name,
+            ehlo_name: ehlo_name.into(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
         }

@@ -1,12 +1,14 @@
 //! The name under which we introduce ourselves: a fully qualified domain name, checked.
 //!
-//! RFC 5321 section 4.1.1.1 wants the client's own FQDN after EHLO. Address literals are legal
-//! there but tell an administrator nothing about who is calling, so we refuse them. The syntax is
+//! RFC 5321 section 4.1.1.1 wants the client's own FQDN after EHLO, or an address literal where it
+//! has none. A literal tells an administrator little about who is calling, so it is only what is
+//! left where no name was given ([`EhloName::Literal`]) and never taken for one. The syntax is
 //! that of host names, RFC 1123 section 2.1: letters, digits and hyphens, labels of 1 to 63
 //! octets, 255 at most in all. A parsed name goes into a command as it stands, so the check is
 //! also what keeps a CR, LF or blank from ever splitting a command in two.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -15,6 +17,30 @@ use thiserror::Error;
 /// A syntactically valid fully qualified host name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Fqdn(Arc<str>);
+
+/// What is said after EHLO and HELO.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EhloName {
+    /// A name, the way it should be.
+    Name(Fqdn),
+    /// The address we come from, for want of a name (RFC 5321 section 4.1.3).
+    Literal(Ipv4Addr),
+}
+
+impl From<Fqdn> for EhloName {
+    fn from(name: Fqdn) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl fmt::Display for EhloName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "{name}"),
+            Self::Literal(address) => write!(f, "[{address}]"),
+        }
+    }
+}
 
 /// Why a text is no fully qualified domain name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

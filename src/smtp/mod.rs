@@ -12,7 +12,7 @@ mod transcript;
 
 pub use command::Command;
 pub use dialogue::{Dialogue, DialogueConfig, Limits, Timeouts};
-pub use fqdn::{Fqdn, FqdnError};
+pub use fqdn::{EhloName, Fqdn, FqdnError};
 pub use outcome::Outcome;
 pub use reply::{EnhancedCode, FaultKind, Quirks, Reply, ReplyFault, ReplyLimits, ReplyParser};
 pub use transcript::{Piece, Side, Stage, Transcript};

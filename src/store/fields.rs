@@ -237,12 +237,18 @@ fields! {
         |h, _| judged(h, |v| words(v.vendor.as_deref()));
     "version" Words true "its version, where the server says it"
         |h, _| judged(h, |v| words(v.version.as_deref()));
+    "family" Words true "what the product is counted under in coarser tables"
+        |h, _| judged(h, |v| words(v.family.as_deref()));
+    "patch" Words true "a patch level stated apart from the version"
+        |h, _| judged(h, |v| words(v.patch.as_deref()));
     "category" Text true "open source, commercial, hosted service, appliance, proxy, other"
         |h, _| judged(h, |v| v.category.map_or(Cell::Empty, |c| text(Category::name(c))));
     "confidence" Number true "how sure the verdict is, 0 to 1"
         |h, _| judged(h, |v| Cell::Number(v.confidence));
     "is_smtp" Boolean true "whether the peer speaks SMTP"
         |h, _| judged(h, |v| Cell::Boolean(v.is_smtp));
+    "protocol" Words true "what spoke instead of SMTP, if known: FTP, SSH, ..."
+        |h, _| judged(h, |v| words(v.protocol.as_deref()));
     "hostname" Words true "the name by which the server calls itself"
         |h, _| judged(h, |v| words(v.hostname.as_deref()));
     "os" Words true "the operating system, where it shows"

@@ -81,6 +81,8 @@ pub mod count {
     pub const REPLY: &str = "reply";
     /// First validated reply of an address being an ICMP error, by the name of type and code.
     pub const ICMP: &str = "icmp";
+    /// Validated ICMP messages that settle nothing about their address (quench, redirect).
+    pub const ICMP_REMARK: &str = "icmp_remark";
     /// Further validated replies of an address that had replied before.
     pub const DUPLICATE: &str = "duplicate";
     /// Validated replies of addresses on the blocklist by then; never dialled.

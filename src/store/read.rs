@@ -1,9 +1,10 @@
 //! Reading hosts one by one, however many there are.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, Row, Rows};
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params};
 
 use super::row::{HostRow, StoredHost, category, evidence_from};
 use super::{StoreError, Survey};
@@ -50,9 +51,45 @@ impl Survey {
             .unchecked_transaction()
             .map_err(|e| self.failed("read", e))?;
         let ruleset = self.current_ruleset()?;
-        scan_hosts(&snapshot, ruleset, parts, |e| self.failed("read", e), each)?;
+        scan_hosts(
+            &snapshot,
+            ruleset,
+            parts,
+            0..=i64::MAX,
+            |e| self.failed("read", e),
+            each,
+        )?;
         drop(snapshot);
         Ok(())
+    }
+
+    /// One host by its address.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn host(&self, address: Ipv4Addr) -> Result<Option<StoredHost>, StoreError> {
+        let id = self
+            .conn
+            .query_row(
+                "SELECT id FROM hosts WHERE addr = ?1",
+                [address.to_bits()],
+                |row| row.get::<_, i64>(0),
+            )
+            .optional()
+            .map_err(|e| self.failed("read", e))?;
+        let Some(id) = id else { return Ok(None) };
+        let mut found = None;
+        let snapshot = self
+            .conn
+            .unchecked_transaction()
+            .map_err(|e| self.failed("read", e))?;
+        let ruleset = self.current_ruleset()?;
+        let failed = |e| self.failed("read", e);
+        scan_hosts(&snapshot, ruleset, Parts::ALL, id..=id, failed, |host| {
+            found = Some(host);
+            Ok::<(), StoreError>(())
+        })?;
+        Ok(found)
     }
 
     /// The number of stored hosts.
@@ -90,6 +127,7 @@ pub(super) fn scan_hosts<E: From<StoreError>>(
     conn: &Connection,
     ruleset: Option<i64>,
     parts: Parts,
+    ids: RangeInclusive<i64>,
     failed: impl Fn(rusqlite::Error) -> StoreError,
     mut each: impl FnMut(StoredHost) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -101,20 +139,27 @@ pub(super) fn scan_hosts<E: From<StoreError>>(
                h.our_port, h.our_seq, h.their_seq, h.mss, h.wscale, h.sack_perm, h.ts_val,
                h.ts_ecr, h.cut,
                v.confidence, v.product, v.vendor, v.version, v.category, v.is_smtp, v.hostname,
-               v.os, v.cluster, v.evidence
+               v.os, v.cluster, v.evidence, v.family, v.patch, v.protocol
              FROM hosts AS h
              LEFT JOIN verdicts AS v ON v.host_id = h.id AND v.ruleset_id = ?1
+             WHERE h.id BETWEEN ?2 AND ?3
              ORDER BY h.id",
         )
         .map_err(failed)?;
     let mut pieces = conn
         .prepare_cached(
-            "SELECT host_id, stage, side, at_ms, data FROM transcripts ORDER BY host_id, n",
+            "SELECT host_id, stage, side, at_ms, data FROM transcripts
+             WHERE host_id BETWEEN ?1 AND ?2 ORDER BY host_id, n",
         )
         .map_err(failed)?;
-    let mut hosts = hosts.query([ruleset]).map_err(failed)?;
+    let mut hosts = hosts
+        .query(params![ruleset, ids.start(), ids.end()])
+        .map_err(failed)?;
     let mut pieces = if parts.transcript {
-        Some(PieceReader::new(pieces.query([]).map_err(failed)?).map_err(failed)?)
+        Some(
+            PieceReader::new(pieces.query([ids.start(), ids.end()]).map_err(failed)?)
+                .map_err(failed)?,
+        )
     } else {
         None
     };
@@ -234,6 +279,9 @@ fn verdict(row: &Row<'_>, parts: Parts) -> rusqlite::Result<Option<Verdict>> {
             Vec::new()
         },
         cluster: row.get(30)?,
+        family: row.get(32)?,
+        patch: row.get(33)?,
+        protocol: row.get(34)?,
     }))
 }
 

@@ -66,6 +66,7 @@ impl Survey {
                 transcript: true,
                 evidence: false,
             },
+            0..=i64::MAX,
             failed,
             |host| {
                 let new = judge(&host);

@@ -207,16 +207,18 @@ pub(super) fn put_verdict(
     verdict: &Verdict,
 ) -> rusqlite::Result<()> {
     conn.prepare_cached(
-        "INSERT OR REPLACE INTO verdicts (host_id, ruleset_id, product, vendor, version, category,
-           confidence, is_smtp, hostname, os, evidence, cluster)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT OR REPLACE INTO verdicts (host_id, ruleset_id, product, vendor, family, version,
+           patch, category, confidence, is_smtp, protocol, hostname, os, evidence, cluster)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?
     .execute(params![
         host,
         ruleset,
         verdict.product,
         verdict.vendor,
+        verdict.family,
         verdict.version,
+        verdict.patch,
         verdict.category.map(crate::fingerprint::Category::name),
         // NaN would become NULL, which the column refuses.
         if verdict.confidence.is_finite() {
@@ -225,6 +227,7 @@ pub(super) fn put_verdict(
             0.0
         },
         verdict.is_smtp,
+        verdict.protocol,
         verdict.hostname,
         verdict.os,
         evidence_json(&verdict.evidence).to_string(),

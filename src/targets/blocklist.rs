@@ -57,7 +57,10 @@ impl Blocklist {
     /// `None` if it is not blocked.
     pub fn reason(&self, address: Ipv4Addr) -> Option<String> {
         let bits = address.to_bits();
-        let (name, _) = self.sources.iter().find(|(_, ranges)| ranges.contains(bits))?;
+        let (name, _) = self
+            .sources
+            .iter()
+            .find(|(_, ranges)| ranges.contains(bits))?;
         match name {
             Some(name) => Some(format!("listed in {name}")),
             None => BUILTIN.lines().find_map(|line| {
@@ -165,7 +168,8 @@ mod tests {
         let mut list = Blocklist::builtin();
         let before = list.digest();
         assert!(!blocks(&list, "8.8.8.0/24"));
-        list.add("8.8.8.0/24 # asked us\n".as_bytes(), "optouts.txt").unwrap();
+        list.add("8.8.8.0/24 # asked us\n".as_bytes(), "optouts.txt")
+            .unwrap();
         assert!(blocks(&list, "8.8.8.0/24") && blocks(&list, "10.0.0.0/8"));
         assert_ne!(list.digest(), before);
         assert!(Blocklist::empty().ranges().is_empty());
@@ -187,8 +191,13 @@ mod tests {
     #[test]
     fn a_list_with_a_bad_line_adds_nothing() {
         let mut list = Blocklist::empty();
-        let error = list.add("8.8.8.0/24\n8.8.8.0/33\n".as_bytes(), "optouts.txt").unwrap_err();
-        assert!(error.to_string().starts_with("optouts.txt, line 2: "), "{error}");
+        let error = list
+            .add("8.8.8.0/24\n8.8.8.0/33\n".as_bytes(), "optouts.txt")
+            .unwrap_err();
+        assert!(
+            error.to_string().starts_with("optouts.txt, line 2: "),
+            "{error}"
+        );
         assert!(list.ranges().is_empty());
     }
 }

@@ -7,10 +7,10 @@ use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::time::Duration;
 
+use pnet_packet::Packet as _;
 use pnet_packet::ethernet::EthernetPacket;
 use pnet_packet::ipv4::{self, Ipv4Packet};
 use pnet_packet::tcp::{self, TcpFlags, TcpPacket};
-use pnet_packet::Packet as _;
 
 use crate::support::{Testnet, file, one_at_a_time, privileged, run, scratch};
 
@@ -38,12 +38,26 @@ fn one_good_syn_per_target_none_to_blocked_ones_and_quit_at_the_end() {
         "--prefix 198.18.0.0/20 --only postfix,exim,opensmtpd,sendmail --shares smtp=2,reset=5",
     );
     let directory = scratch();
-    let (pcap, blocked) = (file(&directory, "wire.pcap"), file(&directory, "blocked.txt"));
+    let (pcap, blocked) = (
+        file(&directory, "wire.pcap"),
+        file(&directory, "blocked.txt"),
+    );
     fs::write(&blocked, "198.18.2.0/24 # asked us\n198.18.5.77\n").unwrap();
     // Checksum offload would leave the kernel's own frames unfinished in the capture.
     let mut tcpdump = net
         .command("scan", "tcpdump")
-        .args(["-i", "sws0", "-w", &pcap.display().to_string(), "-B", "16384", "-U", "-n", "-s", "0"])
+        .args([
+            "-i",
+            "sws0",
+            "-w",
+            &pcap.display().to_string(),
+            "-B",
+            "16384",
+            "-U",
+            "-n",
+            "-s",
+            "0",
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -67,13 +81,17 @@ fn one_good_syn_per_target_none_to_blocked_ones_and_quit_at_the_end() {
     let mut contacted = BTreeSet::new();
     for frame in frames(&pcap) {
         let ethernet = EthernetPacket::new(frame).unwrap();
-        let Some(ip) = Ipv4Packet::new(ethernet.payload()) else { continue };
+        let Some(ip) = Ipv4Packet::new(ethernet.payload()) else {
+            continue;
+        };
         if ip.get_version() != 4 || ip.get_source() != us {
             continue;
         }
         contacted.insert(ip.get_destination());
         let length = usize::from(ip.get_total_length()) - usize::from(ip.get_header_length()) * 4;
-        let Some(segment) = TcpPacket::new(&ip.payload()[..length]) else { continue };
+        let Some(segment) = TcpPacket::new(&ip.payload()[..length]) else {
+            continue;
+        };
         if segment.get_flags() == TcpFlags::SYN && segment.get_source() < 32768 {
             assert_eq!(ipv4::checksum(&ip), ip.get_checksum());
             let sum = tcp::ipv4_checksum(&segment, &us, &ip.get_destination());
@@ -81,16 +99,24 @@ fn one_good_syn_per_target_none_to_blocked_ones_and_quit_at_the_end() {
             *probes.entry(ip.get_destination()).or_default() += 1;
         } else if !segment.payload().is_empty() {
             let session = (ip.get_destination(), segment.get_source());
-            said.entry(session).or_default().extend_from_slice(segment.payload());
+            said.entry(session)
+                .or_default()
+                .extend_from_slice(segment.payload());
         }
     }
     let targets: BTreeSet<Ipv4Addr> = (0..4096u32)
         .map(|host| Ipv4Addr::from_bits(0xC612_0000 + host))
         .filter(|address| address.octets()[2] != 2 && address.octets()[2..] != [5, 77])
         .collect();
-    assert!(probes.values().all(|count| *count == 1), "an address was probed twice");
+    assert!(
+        probes.values().all(|count| *count == 1),
+        "an address was probed twice"
+    );
     assert_eq!(probes.keys().copied().collect::<BTreeSet<_>>(), targets);
-    assert!(contacted.is_subset(&targets), "a blocked address was contacted");
+    assert!(
+        contacted.is_subset(&targets),
+        "a blocked address was contacted"
+    );
     let servers = net
         .of_kind("smtp")
         .iter()
@@ -99,6 +125,10 @@ fn one_good_syn_per_target_none_to_blocked_ones_and_quit_at_the_end() {
     assert_eq!(said.len(), servers, "one session per server");
     for (session, octets) in said {
         let lines: Vec<&[u8]> = octets.split_inclusive(|octet| *octet == b'\n').collect();
-        assert_eq!(lines, [&b"EHLO scanner.example.org\r\n"[..], b"QUIT\r\n"], "{session:?}");
+        assert_eq!(
+            lines,
+            [&b"EHLO scanner.example.org\r\n"[..], b"QUIT\r\n"],
+            "{session:?}"
+        );
     }
 }

@@ -11,9 +11,15 @@ fn allowed() -> BTreeMap<String, BTreeSet<String>> {
     let mut table = BTreeMap::<String, BTreeSet<String>>::new();
     for row in text.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let [_, modules, _, imports, _] = cells.as_slice() else { continue };
+        let [_, modules, _, imports, _] = cells.as_slice() else {
+            continue;
+        };
         let names = |cell: &str| -> BTreeSet<String> {
-            cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+            cell.split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect()
         };
         let mut may = names(imports);
         if imports.contains("all above") {
@@ -46,15 +52,27 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
 /// The top-level module a file under `src/` belongs to.
 fn module_of(path: &Path) -> String {
     let inside = path.strip_prefix("src").unwrap();
-    let first = inside.components().next().unwrap().as_os_str().to_string_lossy();
+    let first = inside
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy();
     first.trim_end_matches(".rs").to_owned()
 }
 
 /// The code of a file without its tests, which may look around more freely, and without comments.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    let text = text
+        .split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Top-level modules that a piece of code names by `crate::`.
@@ -62,7 +80,9 @@ fn imports(code: &str) -> BTreeSet<String> {
     code.split("crate::")
         .skip(1)
         .map(|rest| {
-            rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>()
+            rest.chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+                .collect::<String>()
         })
         .filter(|name| !name.is_empty())
         .collect()
@@ -71,7 +91,10 @@ fn imports(code: &str) -> BTreeSet<String> {
 #[test]
 fn every_import_is_in_the_table() {
     let table = allowed();
-    assert!(table.len() >= 12, "the table in docs/architecture.md was not read: {table:?}");
+    assert!(
+        table.len() >= 12,
+        "the table in docs/architecture.md was not read: {table:?}"
+    );
     let mut wrong = Vec::new();
     for path in sources(Path::new("src")) {
         let module = module_of(&path);
@@ -79,12 +102,18 @@ fn every_import_is_in_the_table() {
             continue;
         }
         let Some(may) = table.get(&module) else {
-            wrong.push(format!("{}: `{module}` has no row in the table", path.display()));
+            wrong.push(format!(
+                "{}: `{module}` has no row in the table",
+                path.display()
+            ));
             continue;
         };
         for import in imports(&code(&path)) {
             if import != module && !may.contains(&import) {
-                wrong.push(format!("{}: `{module}` may not import `{import}`", path.display()));
+                wrong.push(format!(
+                    "{}: `{module}` may not import `{import}`",
+                    path.display()
+                ));
             }
         }
     }
@@ -97,10 +126,18 @@ fn unsafe_stands_only_under_net_sys_and_is_argued() {
         let code = code(&path);
         let unsafe_code = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"];
         if unsafe_code.iter().any(|form| code.contains(form)) {
-            assert!(path.starts_with("src/net/sys"), "unsafe in {}", path.display());
+            assert!(
+                path.starts_with("src/net/sys"),
+                "unsafe in {}",
+                path.display()
+            );
         }
         if code.contains("allow(unsafe_code") || code.contains("expect(unsafe_code") {
-            assert!(path.starts_with("src/net/sys"), "unsafe allowed in {}", path.display());
+            assert!(
+                path.starts_with("src/net/sys"),
+                "unsafe allowed in {}",
+                path.display()
+            );
         }
     }
 }
@@ -110,7 +147,11 @@ fn every_file_says_what_it_is_for() {
     for directory in ["src", "tests", "benches", "examples"] {
         for path in sources(Path::new(directory)) {
             let text = fs::read_to_string(&path).unwrap();
-            assert!(text.starts_with("//!"), "{} has no head-doc", path.display());
+            assert!(
+                text.starts_with("//!"),
+                "{} has no head-doc",
+                path.display()
+            );
         }
     }
 }
@@ -118,7 +159,13 @@ fn every_file_says_what_it_is_for() {
 /// The modules that are pure take bytes, instants and seeds: they open nothing and ask nobody.
 #[test]
 fn the_core_reads_no_clock_and_opens_no_socket() {
-    let forbidden = ["Instant::now", "SystemTime::now", "TcpStream", "UdpSocket", "/dev/urandom"];
+    let forbidden = [
+        "Instant::now",
+        "SystemTime::now",
+        "TcpStream",
+        "UdpSocket",
+        "/dev/urandom",
+    ];
     for path in sources(Path::new("src")) {
         let pure = ["targets", "rate", "wire", "probe", "smtp", "report"];
         if pure.contains(&module_of(&path).as_str()) {

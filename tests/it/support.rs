@@ -31,7 +31,10 @@ pub(crate) fn smtpsweep(arguments: &str) -> Run {
 
 /// Runs any command to its end.
 pub(crate) fn run(command: &mut Command) -> Run {
-    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")).into()
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+        .into()
 }
 
 /// Runs a shell command that must succeed, and returns what it printed.
@@ -91,7 +94,10 @@ impl Testnet {
     /// Makes the internet; the name tells tests apart that stand side by side.
     pub(crate) fn up(name: &str, options: &str) -> Self {
         let name = format!("t{}-{name}", std::process::id() % 100_000);
-        let net = Self { name, truth: Vec::new() };
+        let net = Self {
+            name,
+            truth: Vec::new(),
+        };
         net.testnet(&format!("up {options}"));
         let truth = net
             .testnet("truth")
@@ -114,7 +120,11 @@ impl Testnet {
         let done = run(Command::new(script)
             .env("TESTNET_NAME", &self.name)
             .args(arguments.split_whitespace()));
-        assert_eq!(done.code, 0, "testnet {arguments}\n{}{}", done.stdout, done.stderr);
+        assert_eq!(
+            done.code, 0,
+            "testnet {arguments}\n{}{}",
+            done.stdout, done.stderr
+        );
         done.stdout
     }
 
@@ -127,26 +137,36 @@ impl Testnet {
 
     /// Runs the program in the scanner's namespace, with arguments separated by blanks.
     pub(crate) fn smtpsweep(&self, arguments: &str) -> Run {
-        run(self.command("scan", PROGRAM).args(arguments.split_whitespace()))
+        run(self
+            .command("scan", PROGRAM)
+            .args(arguments.split_whitespace()))
     }
 
     /// Runs a shell command in a namespace; it must succeed.
     pub(crate) fn shell(&self, space: &str, script: &str) -> String {
-        let done = run(self.command(space, "bash").args(["-euo", "pipefail", "-c", script]));
+        let done = run(self
+            .command(space, "bash")
+            .args(["-euo", "pipefail", "-c", script]));
         assert_eq!(done.code, 0, "{script}\n{}{}", done.stdout, done.stderr);
         done.stdout
     }
 
     /// The addresses of one kind.
     pub(crate) fn of_kind(&self, kind: &str) -> Vec<&Truth> {
-        self.truth.iter().filter(|truth| truth.kind == kind).collect()
+        self.truth
+            .iter()
+            .filter(|truth| truth.kind == kind)
+            .collect()
     }
 }
 
 impl Drop for Testnet {
     fn drop(&mut self) {
         let script = repository().join("scripts/testnet");
-        let _ = Command::new(script).env("TESTNET_NAME", &self.name).arg("down").status();
+        let _ = Command::new(script)
+            .env("TESTNET_NAME", &self.name)
+            .arg("down")
+            .status();
     }
 }
 
@@ -157,7 +177,10 @@ pub(crate) fn file(directory: &tempfile::TempDir, name: &str) -> PathBuf {
 
 /// Asks the survey file with the `sqlite3` shell, as a user would; columns are separated by tabs.
 pub(crate) fn sqlite(survey: &Path, query: &str) -> String {
-    let done = run(Command::new("sqlite3").args(["-batch", "-separator", "\t"]).arg(survey).arg(query));
+    let done = run(Command::new("sqlite3")
+        .args(["-batch", "-separator", "\t"])
+        .arg(survey)
+        .arg(query));
     assert_eq!(done.code, 0, "{query}\n{}", done.stderr);
     done.stdout
 }

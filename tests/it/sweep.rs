@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{PROGRAM, Run, Testnet, file, one_at_a_time, privileged, run, scratch, sqlite};
+use crate::support::{
+    PROGRAM, Run, Testnet, file, one_at_a_time, privileged, run, scratch, sqlite,
+};
 
 /// What real servers are called in verdicts, and whether their stock greeting tells a version.
 const PRODUCTS: &[(&str, &str, Option<&str>)] = &[
@@ -45,7 +47,10 @@ fn ten_seeds_find_the_same_responders_and_name_every_server() {
     let shares = "smtp=2,odd=0.4,reset=8,icmp=3";
     let net = Testnet::up(
         "seeds",
-        &format!("--prefix {prefix} --shares {shares} --oddpeers {}", oddpeers()),
+        &format!(
+            "--prefix {prefix} --shares {shares} --oddpeers {}",
+            oddpeers()
+        ),
     );
     let directory = scratch();
     let expected: BTreeSet<&str> = net
@@ -66,7 +71,8 @@ fn ten_seeds_find_the_same_responders_and_name_every_server() {
         let found: BTreeSet<&str> = found.lines().collect();
         assert_eq!(found, expected, "seed {seed}");
         let count = |name: &str| -> usize {
-            let query = format!("SELECT n FROM probe_counts WHERE kind = 'outcome' AND name = '{name}'");
+            let query =
+                format!("SELECT n FROM probe_counts WHERE kind = 'outcome' AND name = '{name}'");
             sqlite(&survey, &query).trim().parse().unwrap()
         };
         assert_eq!(count("synack"), expected.len(), "seed {seed}");
@@ -85,12 +91,20 @@ fn icmp_errors_are_told_apart(net: &Testnet, survey: &std::path::Path) {
     for truth in net.of_kind("icmp") {
         *expected.entry(truth.number).or_default() += 1;
     }
-    let rows = sqlite(survey, "SELECT name, n FROM probe_counts WHERE name LIKE 'icmp 3/%'");
+    let rows = sqlite(
+        survey,
+        "SELECT name, n FROM probe_counts WHERE name LIKE 'icmp 3/%'",
+    );
     let found: BTreeMap<u32, usize> = rows
         .lines()
         .map(|row| {
             let (name, count) = row.split_once('\t').unwrap();
-            let code = name.strip_prefix("icmp 3/").unwrap().split(' ').next().unwrap();
+            let code = name
+                .strip_prefix("icmp 3/")
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap();
             (code.parse().unwrap(), count.parse().unwrap())
         })
         .collect();
@@ -98,7 +112,10 @@ fn icmp_errors_are_told_apart(net: &Testnet, survey: &std::path::Path) {
 }
 
 fn every_server_is_named(net: &Testnet, survey: &std::path::Path) {
-    let rows = sqlite(survey, "SELECT saddr, outcome, product, version FROM v_hosts");
+    let rows = sqlite(
+        survey,
+        "SELECT saddr, outcome, product, version FROM v_hosts",
+    );
     let found: BTreeMap<&str, Vec<&str>> = rows
         .lines()
         .map(|row| {
@@ -111,7 +128,10 @@ fn every_server_is_named(net: &Testnet, survey: &std::path::Path) {
         assert_eq!(host[0], "completed", "{truth:?}");
         let Some((_, product, version)) = PRODUCTS.iter().find(|row| row.0 == truth.name) else {
             assert_eq!(truth.name, "postfix-disguised");
-            assert!(host[1].is_empty() || host[1] == "Postfix", "{truth:?}: {host:?}");
+            assert!(
+                host[1].is_empty() || host[1] == "Postfix",
+                "{truth:?}: {host:?}"
+            );
             continue;
         };
         assert_eq!(&host[1], product, "{truth:?}");
@@ -122,11 +142,16 @@ fn every_server_is_named(net: &Testnet, survey: &std::path::Path) {
 /// The example program prints each peer with the outcome it must lead to.
 fn every_odd_peer_has_its_outcome(net: &Testnet, survey: &std::path::Path) {
     let peers = run(Command::new(oddpeers()).arg("--outcomes"));
-    let expected: BTreeMap<&str, &str> =
-        peers.stdout.lines().map(|line| line.split_once('\t').unwrap()).collect();
+    let expected: BTreeMap<&str, &str> = peers
+        .stdout
+        .lines()
+        .map(|line| line.split_once('\t').unwrap())
+        .collect();
     let rows = sqlite(survey, "SELECT saddr, outcome FROM hosts");
-    let found: BTreeMap<&str, &str> =
-        rows.lines().map(|row| row.split_once('\t').unwrap()).collect();
+    let found: BTreeMap<&str, &str> = rows
+        .lines()
+        .map(|row| row.split_once('\t').unwrap())
+        .collect();
     for truth in net.of_kind("odd") {
         let outcome = found[truth.address.as_str()];
         assert_eq!(outcome, expected[truth.name.as_str()], "{truth:?}");
@@ -139,9 +164,15 @@ fn what_a_survey_holds_can_be_reported_exported_and_classified_again() {
         return;
     }
     let _turn = one_at_a_time();
-    let net = Testnet::up("look", "--prefix 198.18.0.0/22 --only postfix,exim --shares smtp=2");
+    let net = Testnet::up(
+        "look",
+        "--prefix 198.18.0.0/22 --only postfix,exim --shares smtp=2",
+    );
     let directory = scratch();
-    let (survey, metadata) = (file(&directory, "survey.db"), file(&directory, "metadata.json"));
+    let (survey, metadata) = (
+        file(&directory, "survey.db"),
+        file(&directory, "metadata.json"),
+    );
     let done = net.smtpsweep(&format!(
         "scan 198.18.0.0/22 {NEAR} -e 5 -B 5M -o {} -m {} --notes trial --user-metadata {{\"a\":1}}",
         survey.display(),
@@ -167,10 +198,15 @@ fn what_a_survey_holds_can_be_reported_exported_and_classified_again() {
     for word in ["SYN-ACK", "completed", "Postfix", "Exim", "4.96"] {
         assert!(shown.stdout.contains(word), "{word}: {}", shown.stdout);
     }
-    let json = run(Command::new(PROGRAM).arg("report").arg("--json").arg(&survey));
+    let json = run(Command::new(PROGRAM)
+        .arg("report")
+        .arg("--json")
+        .arg(&survey));
     serde_json::from_str::<Value>(&json.stdout).unwrap();
 
-    let exported = run(Command::new(PROGRAM).args(["export", "--format", "ndjson"]).arg(&survey));
+    let exported = run(Command::new(PROGRAM)
+        .args(["export", "--format", "ndjson"])
+        .arg(&survey));
     ok(&exported);
     assert_eq!(exported.stdout.lines().count(), hosts);
     for line in exported.stdout.lines() {
@@ -178,30 +214,59 @@ fn what_a_survey_holds_can_be_reported_exported_and_classified_again() {
         assert_eq!(row["outcome"], "completed");
         assert_eq!(row["data"]["smtp"]["status"], "success");
         let result = &row["data"]["smtp"]["result"];
-        assert!(result["banner"].as_str().unwrap().starts_with("220 "), "{result}");
+        assert!(
+            result["banner"].as_str().unwrap().starts_with("220 "),
+            "{result}"
+        );
         assert!(result["ehlo"].as_str().unwrap().contains("250"), "{result}");
-        assert!(result["quit"].as_str().unwrap().starts_with("221 "), "{result}");
+        assert!(
+            result["quit"].as_str().unwrap().starts_with("221 "),
+            "{result}"
+        );
     }
-    let csv = run(Command::new(PROGRAM).args(["export", "--format", "csv"]).arg(&survey));
+    let csv = run(Command::new(PROGRAM)
+        .args(["export", "--format", "csv"])
+        .arg(&survey));
     let columns: Vec<&str> = csv.stdout.lines().next().unwrap().split(',').collect();
-    for column in ["saddr", "sport", "timestamp_ts", "outcome", "product", "vendor", "version"] {
+    for column in [
+        "saddr",
+        "sport",
+        "timestamp_ts",
+        "outcome",
+        "product",
+        "vendor",
+        "version",
+    ] {
         assert!(columns.contains(&column), "{column}: {columns:?}");
     }
     let again = run(Command::new(PROGRAM).arg("classify").arg(&survey));
     ok(&again);
-    assert!(again.stdout.contains("no verdict changed"), "{}", again.stdout);
+    assert!(
+        again.stdout.contains("no verdict changed"),
+        "{}",
+        again.stdout
+    );
     let explained = run(Command::new(PROGRAM)
         .args(["rules", "explain"])
         .arg(&survey)
         .arg(&net.of_kind("smtp")[0].address));
     ok(&explained);
-    assert!(explained.stdout.contains("verdict: "), "{}", explained.stdout);
+    assert!(
+        explained.stdout.contains("verdict: "),
+        "{}",
+        explained.stdout
+    );
     let probed = net.smtpsweep(&format!(
         "probe {} --no-default-blocklist --ehlo-name scanner.example.org",
         net.of_kind("smtp")[0].address
     ));
     ok(&probed);
-    for word in ["S: 220 ", "C: EHLO scanner.example.org", "C: QUIT", "outcome: completed"] {
+    for word in [
+        "S: 220 ",
+        "C: EHLO scanner.example.org",
+        "C: QUIT",
+        "outcome: completed",
+    ] {
         assert!(probed.stdout.contains(word), "{word}: {}", probed.stdout);
     }
 }
@@ -212,7 +277,10 @@ fn signals_and_limits_end_a_sweep_with_everything_stored() {
         return;
     }
     let _turn = one_at_a_time();
-    let net = Testnet::up("stop", "--prefix 198.18.0.0/20 --only postfix --shares smtp=2");
+    let net = Testnet::up(
+        "stop",
+        "--prefix 198.18.0.0/20 --only postfix --shares smtp=2",
+    );
     let directory = scratch();
     for (signals, code, state) in [
         (&["INT"][..], 130, "interrupted by SIGINT"),
@@ -222,14 +290,24 @@ fn signals_and_limits_end_a_sweep_with_everything_stored() {
         let survey = file(&directory, &format!("{code}-{}.db", signals.len()));
         let mut sweep = net.command("scan", PROGRAM);
         sweep.args(
-            format!("scan 198.18.0.0/20 {NEAR} --rate 500 -o {}", survey.display())
-                .split_whitespace(),
+            format!(
+                "scan 198.18.0.0/20 {NEAR} --rate 500 -o {}",
+                survey.display()
+            )
+            .split_whitespace(),
         );
-        let child = sweep.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = sweep
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         // Wait for the first stored hosts, so that there is something to lose.
         for _ in 0..100 {
             std::thread::sleep(Duration::from_millis(100));
-            let asked = Command::new("sqlite3").arg(&survey).arg("SELECT count(*) FROM hosts").output();
+            let asked = Command::new("sqlite3")
+                .arg(&survey)
+                .arg("SELECT count(*) FROM hosts")
+                .output();
             if asked.is_ok_and(|output| output.stdout.len() > 1 && output.stdout[0] != b'0') {
                 break;
             }
@@ -242,15 +320,26 @@ fn signals_and_limits_end_a_sweep_with_everything_stored() {
         let done: Run = child.wait_with_output().unwrap().into();
         assert_eq!(done.code, code, "{}", done.stderr);
         let value = |key: &str| {
-            sqlite(&survey, &format!("SELECT value FROM survey WHERE key = '{key}'")).trim().to_owned()
+            sqlite(
+                &survey,
+                &format!("SELECT value FROM survey WHERE key = '{key}'"),
+            )
+            .trim()
+            .to_owned()
         };
         assert_eq!(value("state"), format!("\"{state}\""));
         let sent: u64 = value("packets_sent").parse().unwrap();
         assert!(sent > 0 && sent < 4096, "{sent}");
-        assert_eq!(value("success_unique"), sqlite(&survey, "SELECT count(*) FROM hosts").trim());
+        assert_eq!(
+            value("success_unique"),
+            sqlite(&survey, "SELECT count(*) FROM hosts").trim()
+        );
     }
     let limited = |options: &str| {
-        let survey = file(&directory, &format!("{}.db", options.replace([' ', '%'], "")));
+        let survey = file(
+            &directory,
+            &format!("{}.db", options.replace([' ', '%'], "")),
+        );
         let done = net.smtpsweep(&format!(
             "scan 198.18.0.0/20 {NEAR} --rate 1000 {options} -o {}",
             survey.display()

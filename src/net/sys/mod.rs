@@ -13,7 +13,7 @@ mod ring;
 mod ring_block;
 
 pub(super) use batch::{BATCH, Destination, FrameBatch};
-pub use options::peer_window;
+pub use options::{bind_address_no_port, peer_window};
 pub(super) use options::{bind_packet, ignore_outgoing, packet_statistics};
 pub use process::{Capability, effective_uid, has_capability, raise_descriptor_limit};
 pub(super) use ring::{Geometry, Ring, wait_readable};

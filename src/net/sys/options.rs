@@ -110,6 +110,27 @@ pub fn peer_window(socket: &impl AsFd) -> Option<u32> {
         .then_some(info.tcpi_snd_wnd)
 }
 
+/// Leaves the choice of the local port to `connect`, which knows the peer and so may share one
+/// port among many peers; must precede `bind` to an address with port 0 (ip(7),
+/// `IP_BIND_ADDRESS_NO_PORT`).
+///
+/// # Errors
+/// What setsockopt(2) reports.
+pub fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer is to a live c_int of the length given, which setsockopt only reads.
+    let status = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            length_of(&on),
+        )
+    };
+    check(status)
+}
+
 /// The size of `value` as the socket calls take it.
 #[expect(
     clippy::cast_possible_truncation,

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn config() -> Arc<DialogueConfig> {
-    let name = "probe.example.org".parse().expect("a valid name");
+    let name: crate::smtp::Fqdn = "probe.example.org".parse().expect("a valid name");
     Arc::new(DialogueConfig::new(name))
 }
 

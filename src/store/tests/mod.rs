@@ -86,7 +86,7 @@ fn rows_come_back_as_they_went_in() {
             format!("{judged:?}")
         );
     }
-    let said = stored[0].said();
+    let said = stored[0].replies();
     assert_eq!(said.observation().greeting.unwrap().len(), 256);
     assert_eq!(said.observation().ehlo, None);
 }

@@ -22,7 +22,7 @@ fn other_rules_keep_the_old_verdicts() {
     );
     let judge = |version: &'static str| {
         move |host: &StoredHost| {
-            let said = host.said();
+            let said = host.replies();
             let greeting = said.observation().greeting.unwrap_or_default();
             let known = greeting.windows(7).any(|w| w == b"Postfix");
             verdict(known.then_some("Postfix"), known.then_some(version), None)

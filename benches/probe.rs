@@ -1,0 +1,110 @@
+//! The costs per probe and per answer: cookie, patching the frame, classifying, duplicates.
+//!
+//! `cargo bench --bench probe`; figures are per item.
+
+use std::net::Ipv4Addr;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use smtpsweep::probe::answer::{icmp_unreachable_for, synack_for};
+use smtpsweep::probe::{Classifier, CookieKey, Cookies, Dedup, Syn, SynLayout};
+use smtpsweep::targets::{RangeSet, Space, Target};
+
+const US: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+
+/// Items per sample, so that the timer's own cost vanishes.
+const ITEMS: usize = 4096;
+
+fn main() {
+    divan::main();
+}
+
+fn cookies() -> Cookies {
+    Cookies::new(CookieKey::derive(7, &[7; 16]), 40_000..=49_999, 25)
+}
+
+fn syn() -> Syn {
+    let link = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    Syn::new(&link, US, 255, SynLayout::Linux, cookies())
+}
+
+/// Addresses all over 10.0.0.0/8, as a permuted walk yields them.
+fn targets() -> Vec<Target> {
+    let wanted = RangeSet::from_ranges([(0x0a00_0000, 0x0aff_ffff)]);
+    let space = Space::new(
+        &wanted,
+        &RangeSet::from_ranges(std::iter::empty::<(u32, u32)>()),
+    );
+    let index = |at: usize| (at as u64 * 2_654_435_761) % (1 << 24);
+    (0..ITEMS)
+        .map(|at| space.target(index(at)).expect("an index within the space"))
+        .collect()
+}
+
+fn frames(answer: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<Vec<u8>> {
+    let syn = syn();
+    let mut frame = vec![0; syn.frame_len()];
+    syn.prepare(&mut frame);
+    let answers = targets().into_iter().map(|target| {
+        syn.stamp(&mut frame, target);
+        answer(&frame).expect("an answer to a SYN")
+    });
+    answers.collect()
+}
+
+#[divan::bench]
+fn cookie(bencher: Bencher<'_, '_>) {
+    let (cookies, targets) = (cookies(), targets());
+    bencher.counter(ItemsCount::new(ITEMS)).bench_local(|| {
+        for target in &targets {
+            black_box(cookies.of(US, target.addr()));
+        }
+    });
+}
+
+#[divan::bench]
+fn stamp(bencher: Bencher<'_, '_>) {
+    let (syn, targets) = (syn(), targets());
+    let mut frame = vec![0; syn.frame_len()];
+    syn.prepare(&mut frame);
+    bencher.counter(ItemsCount::new(ITEMS)).bench_local(|| {
+        for target in &targets {
+            syn.stamp(black_box(&mut frame), *target);
+        }
+    });
+}
+
+fn classify(bencher: Bencher<'_, '_>, frames: &[Vec<u8>]) {
+    let classifier = Classifier::new(US, cookies(), 14);
+    assert!(
+        frames
+            .iter()
+            .all(|frame| classifier.classify(frame, 0).is_ok())
+    );
+    bencher.counter(ItemsCount::new(ITEMS)).bench_local(|| {
+        for frame in frames {
+            let _ = black_box(classifier.classify(black_box(frame), 0));
+        }
+    });
+}
+
+#[divan::bench]
+fn classify_synack(bencher: Bencher<'_, '_>) {
+    classify(bencher, &frames(synack_for));
+}
+
+#[divan::bench]
+fn classify_icmp(bencher: Bencher<'_, '_>) {
+    classify(bencher, &frames(|frame| icmp_unreachable_for(frame, 13, 8)));
+}
+
+#[divan::bench]
+fn dedup(bencher: Bencher<'_, '_>) {
+    let targets = targets();
+    let mut dedup = Dedup::new();
+    bencher.counter(ItemsCount::new(ITEMS)).bench_local(|| {
+        for target in &targets {
+            black_box(dedup.first(target.bits()));
+        }
+    });
+}
