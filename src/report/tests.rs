@@ -1,3 +1,5 @@
+//! Tests of the report: the golden text, the sums, and hostile greetings.
+
 use serde_json::{Value, json};
 
 use super::*;

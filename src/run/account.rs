@@ -17,7 +17,6 @@ use super::receive::ReplyTally;
 use super::send::Sent;
 use super::{Finish, Network};
 use crate::config::{Pace, ScanPlan};
-use crate::net::{Link, LinkKind};
 use crate::probe::unreachable_name;
 use crate::rate::PacketsPerSecond;
 use crate::session::Counters;
@@ -58,17 +57,20 @@ impl Account {
     /// Collects the stages' final counts; a stage that failed counts as nothing done.
     pub(super) fn new(
         plan: &ScanPlan,
-        sent: Option<&Sent>,
-        replies: Option<&ReplyTally>,
+        sent: &anyhow::Result<Sent>,
+        replies: &anyhow::Result<ReplyTally>,
         sessions: &Counters,
         stored: u64,
     ) -> Self {
+        let sent = sent.as_ref().ok();
         Self {
             space: plan.space.len(),
             sent: sent.map_or(0, |sent| sent.sent),
             walk_complete: sent.is_some_and(|sent| sent.complete),
             walk_whole: plan.shard.total == 1 && plan.max_targets.is_none(),
-            replies: replies.cloned().unwrap_or_default(),
+            replies: replies
+                .as_ref()
+                .map_or_else(|_| ReplyTally::default(), Clone::clone),
             outcomes: Outcome::ALL
                 .iter()
                 .map(|outcome| (*outcome, sessions.ended(*outcome)))
@@ -209,24 +211,6 @@ fn icmp_name(icmp_type: u8, icmp_code: u8) -> String {
     )
 }
 
-/// The link's facts for the metadata.
-pub(super) fn describe(link: &Link) -> Vec<(&'static str, Value)> {
-    let mut facts = vec![
-        ("iface", json!(link.interface)),
-        (
-            "gateway_ip",
-            json!(link.gateway.map(|address| address.to_string())),
-        ),
-        ("tx_backend", json!("packet")),
-        ("rx_backend", json!("packet")),
-    ];
-    if let LinkKind::Ethernet { source, gateway } = link.kind {
-        facts.push(("source_mac", json!(source.to_string())));
-        facts.push(("gateway_mac", json!(gateway.to_string())));
-    }
-    facts
-}
-
 /// The run's metadata: an ordered object of JSON values.
 pub(super) struct Metadata(serde_json::Map<String, Value>);
 
@@ -248,8 +232,9 @@ impl Metadata {
             "local_hostname",
             json!(read_line("/proc/sys/kernel/hostname")),
         );
-        put("target_port", json!(plan.target_port));
+        put("target_ports", json!([plan.target_port]));
         put(key::SOURCE, json!(network.source.to_string()));
+        put("source_ips", json!([network.source.to_string()]));
         put("source_port_first", json!(plan.source_ports.0));
         put("source_port_last", json!(plan.source_ports.1));
         for (key, value) in &network.described {
@@ -303,6 +288,7 @@ impl Metadata {
             "list_of_ips_filename",
             json!(names(&plan.args.list_of_ips_file)),
         );
+        put("cli_cidr_destinations", json!(plan.args.targets));
         put("output_filename", json!(plan.output.to_string_lossy()));
         put(
             "ehlo_name",
@@ -335,14 +321,26 @@ impl Metadata {
     }
 
     /// Adds what is known after the last record.
-    pub(super) fn end(&mut self, account: &Account, finish: Finish, elapsed: Duration) {
+    pub(super) fn end(
+        &mut self,
+        account: &Account,
+        finish: Finish,
+        failure: Option<&anyhow::Error>,
+        elapsed: Duration,
+    ) {
         let mut put = |key: &str, value: Value| {
             self.0.insert(key.to_owned(), value);
         };
         let replies = &account.replies;
-        put(key::STATE, json!(finish.state()));
-        put("finish", json!(finish.describe()));
-        put("exit_code", json!(finish.exit_code()));
+        if let Some(failure) = failure {
+            put(key::STATE, json!("failed"));
+            put("finish", json!(format!("{failure:#}")));
+            put("exit_code", json!(1));
+        } else {
+            put(key::STATE, json!(finish.state()));
+            put("finish", json!(finish.describe()));
+            put("exit_code", json!(finish.exit_code()));
+        }
         put(key::ENDED_US, json!(Timestamp::now().as_microsecond()));
         put("end_time", json!(Timestamp::now().to_string()));
         put("duration_secs", json!(elapsed.as_secs_f64()));

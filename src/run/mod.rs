@@ -6,48 +6,49 @@
 //!    └───────────── waits while too many are queued ───┘
 //! ```
 //!
-//! [`sweep`] owns the order of things: it starts the threads, ticks every 50 ms, turns signals and
-//! limits into "stop sending", waits for the cooldown, lets the stages end one after the other
-//! (each ends when its input does) and then checks that the counts add up. A stage that fails
-//! stops the sweep, never silently: what is committed stays, and the exit code tells.
+//! [`sweep`] opens everything that can fail first, starts the threads (each owns what it works on
+//! and ends when its input does), lets `watch` oversee them, and then checks that the counts add
+//! up. A stage that fails stops the sweep, never silently: what is committed stays in the survey
+//! file, and the exit code tells.
 
 mod account;
+mod network;
 mod receive;
 mod send;
+mod watch;
 mod write;
 
 use std::io::{self, BufWriter};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
-use crossbeam_channel::{bounded, unbounded};
-use serde_json::Value;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::config::ScanPlan;
-use crate::net::{self, DryRun, Link, PacketReceive, PacketTransmit, Receive, Transmit};
-use crate::probe::{Classifier, CookieKey, Cookies, Syn};
-use crate::rate::PacketsPerSecond;
-use crate::session::{Counters, Engine, SessionConfig, SessionError, Stop};
+use crate::net::{self, DryRun, Link, NetError, sys};
+use crate::probe::Responder;
+use crate::session::{Engine, SessionConfig, SessionError, SessionRecord};
 use crate::smtp::DialogueConfig;
-use crate::status::{Snapshot, StatusLine};
 use crate::store::Survey;
 use crate::targets::Walk;
 
-pub use account::Account;
-use account::Metadata;
+pub use account::{Account, Unbalanced};
+pub use network::Network;
 pub use receive::ReplyTally;
 
-/// How often signals, limits and ended threads are looked at.
-const TICK: Duration = Duration::from_millis(50);
+use account::Metadata;
+use watch::Watch;
 
 /// Records that may wait for the writer before sessions stop being admitted.
 const RECORD_QUEUE: usize = 4096;
+
+/// Descriptors beside those of sessions: sockets of the sweep, the survey file, standard streams.
+const OTHER_DESCRIPTORS: u64 = 64;
 
 /// How a sweep ended; [`Finish::exit_code`] is what the shell sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,64 +90,6 @@ impl Finish {
     }
 }
 
-/// The way to the network: what [`sweep`] sends and receives with.
-pub struct Network {
-    /// Where frames go out.
-    pub transmit: Box<dyn Transmit + Send>,
-    /// Where frames come in.
-    pub receive: Box<dyn Receive + Send>,
-    /// What tells a reply from noise.
-    pub classifier: Classifier,
-    /// Source address of probes and sessions.
-    pub source: Ipv4Addr,
-    /// Octets of a probe, link header included.
-    pub frame_len: usize,
-    /// Interface, gateway and backend, for the metadata.
-    pub described: Vec<(&'static str, Value)>,
-}
-
-impl Network {
-    /// Finds the way out and opens the packet sockets.
-    pub fn open(plan: &ScanPlan) -> Result<Self, net::NetError> {
-        let link = net::discover(&plan.route, sample(plan))?;
-        let (syn, cookies) = probe(plan, &link);
-        let frame_len = syn.frame_len();
-        Ok(Self {
-            transmit: Box::new(PacketTransmit::open(&link, syn)?),
-            receive: Box::new(PacketReceive::open(
-                &link,
-                plan.source_ports.0..=plan.source_ports.1,
-            )?),
-            classifier: Classifier::new(link.source, cookies, link.header_len()),
-            source: link.source,
-            frame_len,
-            described: account::describe(&link),
-        })
-    }
-}
-
-/// An address of the space, to ask the routing table about.
-fn sample(plan: &ScanPlan) -> Ipv4Addr {
-    plan.space
-        .target(0)
-        .map_or(Ipv4Addr::UNSPECIFIED, |target| target.addr())
-}
-
-/// The prepared SYN and the cookies it carries.
-fn probe(plan: &ScanPlan, link: &Link) -> (Syn, Cookies) {
-    let key = CookieKey::derive(plan.seed, &plan.nonce);
-    let ports = plan.source_ports.0..=plan.source_ports.1;
-    let cookies = Cookies::new(key, ports, plan.target_port);
-    let syn = Syn::new(
-        &link.header(),
-        link.source,
-        plan.ttl,
-        plan.layout,
-        cookies.clone(),
-    );
-    (syn, cookies)
-}
-
 /// What the stages share: flags one way, counters the other. No lock is on the packet path.
 #[derive(Debug, Default)]
 struct Shared {
@@ -158,21 +101,24 @@ struct Shared {
     dropped: AtomicU64,
 }
 
-/// `smtpsweep scan`: the network, the survey file, the sweep.
+/// `smtpsweep scan`: the network, then the sweep; or the dry run.
+///
+/// # Errors
+/// Those of [`Network::open`] and [`sweep`].
 pub fn scan(plan: ScanPlan) -> anyhow::Result<Finish> {
     if plan.dryrun {
-        return dry_run(plan);
+        return dry_run(&plan);
     }
     let network = Network::open(&plan)?;
     sweep(plan, network).map(|(finish, _)| finish)
 }
 
 /// `--dryrun`: the same walk and the same frames, printed.
-fn dry_run(plan: ScanPlan) -> anyhow::Result<Finish> {
+fn dry_run(plan: &ScanPlan) -> anyhow::Result<Finish> {
     // Without a way out (no route, no privilege) the frames are those of a raw link.
-    let link = net::discover(&plan.route, sample(&plan))
+    let link = net::discover(&plan.route, network::sample(plan))
         .unwrap_or_else(|_| Link::detached(plan.route.source.unwrap_or(Ipv4Addr::UNSPECIFIED)));
-    let (syn, _) = probe(&plan, &link);
+    let (syn, _) = network::probe(plan, &link);
     let mut walk = Walk::new(Arc::clone(&plan.space), &plan.permutation, plan.shard, None)?;
     let mut transmit = DryRun::new(syn, BufWriter::with_capacity(1 << 16, io::stdout()));
     let sent = send::without_pacing(&mut walk, &mut transmit, plan.max_targets)?;
@@ -188,10 +134,10 @@ fn dry_run(plan: ScanPlan) -> anyhow::Result<Finish> {
 
 /// The threads of a running sweep.
 struct Threads {
-    sender: JoinHandle<Result<send::Sent, net::NetError>>,
-    receiver: JoinHandle<Result<ReplyTally, net::NetError>>,
+    sender: JoinHandle<Result<send::Sent, NetError>>,
+    receiver: JoinHandle<Result<ReplyTally, NetError>>,
     engine: JoinHandle<Result<(), SessionError>>,
-    writer: JoinHandle<Result<write::Written, write::WriteError>>,
+    writer: JoinHandle<write::Written>,
 }
 
 /// Sweeps the plan's space over `network` into the plan's survey file.
@@ -199,113 +145,71 @@ struct Threads {
 /// # Errors
 /// A stage that failed (network, survey file, a thread's panic), or counts that do not add up.
 /// What was committed before stays in the survey file, with the metadata of the run.
-pub fn sweep(plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Account)> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
+pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Account)> {
     let started = Instant::now();
+    let mut watch = Watch::new(started).context("cannot handle signals")?;
     let rate = plan.rate(network.frame_len)?;
+    fit_descriptors(&mut plan)?;
+    let (responders, queue) = unbounded();
+    let (records, finished) = bounded(RECORD_QUEUE);
+    let engine = engine(&plan, &network, &watch, queue, records)?;
     let mut metadata = Metadata::begin(&plan, &network, rate);
     let mut survey = Survey::create(&plan.output, &metadata.entries())?;
     survey.use_ruleset(&plan.rules.digest(), env!("CARGO_PKG_VERSION"))?;
 
-    let shared = Arc::new(Shared::default());
-    let sessions = Arc::new(Counters::default());
-    let stop = Arc::new(AtomicU8::new(Stop::Run as u8));
-    let to_send = plan.to_send();
-    let threads = start(&plan, network, rate, survey, &shared, &sessions, &stop)?;
-
-    let mut status = StatusLine::default();
-    let mut next_status = started + Duration::from_secs(1);
-    let mut finish = Finish::Complete;
-    let mut cooldown_end: Option<Instant> = None;
-    let mut signalled = 0u32;
-    while !threads.writer.is_finished() || !threads.engine.is_finished() {
-        thread::sleep(TICK);
-        let now = Instant::now();
-        for signal in signals.pending() {
-            signalled += 1;
-            finish = Finish::Signal(signal);
-            shared.stop_sending.store(true, Ordering::Relaxed);
-            if signalled == 1 {
-                eprintln!(
-                    "\n{}: no more probes; waiting {:.0} s for replies and for {} open sessions \
-                     (again: stop at once)",
-                    finish.describe(),
-                    plan.cooldown.as_secs_f64(),
-                    sessions.open()
-                );
-            } else {
-                cooldown_end = Some(now);
-                stop.store(Stop::Now as u8, Ordering::Relaxed);
-            }
-        }
-        if cooldown_end.is_none()
-            && finish == Finish::Complete
-            && let Some(limit) = plan.limit_reached(now - started, &shared)
-        {
-            finish = Finish::Limit(limit);
-            shared.stop_sending.store(true, Ordering::Relaxed);
-        }
-        if threads.receiver.is_finished() || threads.writer.is_finished() {
-            // One of them failed: without it nothing that is sent would be of use.
-            shared.stop_sending.store(true, Ordering::Relaxed);
-        }
-        if threads.writer.is_finished() {
-            shared.stop_receiving.store(true, Ordering::Relaxed);
-            stop.store(Stop::Now as u8, Ordering::Relaxed);
-        }
-        if threads.sender.is_finished() {
-            let end = *cooldown_end.get_or_insert(now + plan.cooldown);
-            if now >= end {
-                shared.stop_receiving.store(true, Ordering::Relaxed);
-            }
-        }
-        if now >= next_status {
-            next_status += Duration::from_secs(1);
-            if !plan.quiet {
-                eprintln!(
-                    "{}",
-                    status.line(&snapshot(
-                        &shared,
-                        &sessions,
-                        &threads,
-                        to_send,
-                        started,
-                        cooldown_end
-                    ))
-                );
-            }
-        }
-    }
-
-    let sent = joined(threads.sender, "sender");
-    let tally = joined(threads.receiver, "receiver");
-    let engine = joined(threads.engine, "sessions");
-    let written = joined(threads.writer, "writer");
-    let (mut survey, written) = match written {
-        Ok(write::Written { survey, hosts }) => (survey, hosts),
-        Err(error) => {
-            return Err(error.context(format!(
-                "the sweep was stopped; what was committed before is in {}",
-                plan.output.display()
-            )));
-        }
+    let writer = write::Writer {
+        survey,
+        rules: Arc::clone(&plan.rules),
+        records: finished,
     };
-    let account = Account::new(
-        &plan,
-        sent.as_ref().ok(),
-        tally.as_ref().ok(),
-        &sessions,
-        written,
-    );
-    metadata.end(&account, finish, started.elapsed());
-    survey.add_with(&[], &counts(&account.probe_counts()), &metadata.entries())?;
-    survey.close()?;
+    let receiver = receive::Receiver {
+        network: network.receive,
+        classifier: network.classifier,
+        space: Arc::clone(&plan.space),
+        responders,
+        shared: Arc::clone(&watch.shared),
+    };
+    let sender = send::Sender {
+        walk: Walk::new(Arc::clone(&plan.space), &plan.permutation, plan.shard, None)?,
+        transmit: network.transmit,
+        rate,
+        limit: plan.max_targets,
+        backlog_mark: plan.max_sessions as u64,
+        shared: Arc::clone(&watch.shared),
+        sessions: Arc::clone(&watch.sessions),
+    };
+    // Those that take before those that give.
+    let threads = Threads {
+        writer: spawn("writer", move || writer.run())?,
+        engine: spawn("sessions", move || engine.run())?,
+        receiver: spawn("receiver", move || receiver.run())?,
+        sender: spawn("sender", move || sender.run())?,
+    };
+    let finish = watch.until_done(&plan, &threads);
+
+    let sent = joined(threads.sender, "sender").and_then(|sent| Ok(sent?));
+    let replies = joined(threads.receiver, "receiver").and_then(|tally| Ok(tally?));
+    let engine = joined(threads.engine, "sessions").and_then(|ended| Ok(ended?));
+    let written = joined(threads.writer, "writer")?;
+    let account = Account::new(&plan, &sent, &replies, &watch.sessions, written.hosts);
+    // The writer's failure first: it is what stopped the others.
+    let outcome = written
+        .result
+        .and_then(|()| sent.map(drop))
+        .and_then(|()| replies.map(drop))
+        .and(engine)
+        .and_then(|()| Ok(account.check()?));
+    metadata.end(&account, finish, outcome.as_ref().err(), started.elapsed());
+    let counts = account.probe_counts();
+    let mut survey = written.survey;
+    let closed = survey
+        .add_with(&[], &borrowed(&counts), &metadata.entries())
+        .and_then(|()| survey.close());
     let put = metadata.write(plan.metadata_file.as_deref());
-    sent?;
-    tally?;
-    engine?;
+    let file = plan.output.display();
+    outcome.with_context(|| format!("the sweep was stopped; what it found is in {file}"))?;
+    closed?;
     put?;
-    account.check()?;
     if !plan.quiet {
         eprint!(
             "{}",
@@ -315,81 +219,57 @@ pub fn sweep(plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Accoun
     Ok((finish, account))
 }
 
-/// The counts in the form the store takes them.
-fn counts<'a>(counts: &'a [(&'static str, String, u64)]) -> Vec<(&'a str, &'a str, u64)> {
+/// Raises the limit of open files for the sessions, or lowers the number of sessions to it.
+fn fit_descriptors(plan: &mut ScanPlan) -> anyhow::Result<()> {
+    let wanted = plan.max_sessions as u64 + OTHER_DESCRIPTORS;
+    let limit = sys::raise_descriptor_limit(wanted)
+        .context("cannot ask for the limit of open files (RLIMIT_NOFILE)")?;
+    if limit < wanted {
+        let fitting = limit.saturating_sub(OTHER_DESCRIPTORS).max(1);
+        eprintln!(
+            "only {limit} files may be open, so at most {fitting} sessions instead of {} are held \
+             at once (ulimit -n raises it)",
+            plan.max_sessions
+        );
+        plan.max_sessions = usize::try_from(fitting).unwrap_or(plan.max_sessions);
+    }
+    Ok(())
+}
+
+/// The session engine for this plan.
+fn engine(
+    plan: &ScanPlan,
+    network: &Network,
+    watch: &Watch,
+    queue: Receiver<Responder>,
+    records: Sender<SessionRecord>,
+) -> Result<Engine, SessionError> {
+    let config = SessionConfig {
+        dialogue: DialogueConfig {
+            timeouts: plan.dialogue.timeouts,
+            ..DialogueConfig::new(plan.dialogue.ehlo(network.source))
+        },
+        max_sessions: plan.max_sessions,
+        per_24: plan.max_sessions_per_24,
+        source: Some(network.source),
+    };
+    let space = Arc::clone(&plan.space);
+    Engine::new(
+        config,
+        queue,
+        records,
+        Arc::new(move |address| space.admit(address).is_some()),
+        Arc::clone(&watch.sessions),
+        Arc::clone(&watch.stop),
+    )
+}
+
+/// The counts in the form in which the store takes them.
+fn borrowed<'a>(counts: &'a [(&'static str, String, u64)]) -> Vec<(&'a str, &'a str, u64)> {
     counts
         .iter()
         .map(|(kind, name, count)| (*kind, name.as_str(), *count))
         .collect()
-}
-
-/// Starts the four threads; each owns what it works on.
-fn start(
-    plan: &ScanPlan,
-    network: Network,
-    rate: PacketsPerSecond,
-    survey: Survey,
-    shared: &Arc<Shared>,
-    sessions: &Arc<Counters>,
-    stop: &Arc<AtomicU8>,
-) -> anyhow::Result<Threads> {
-    let (responders, queue) = unbounded();
-    let (records, finished) = bounded(RECORD_QUEUE);
-
-    let engine = Engine::new(
-        SessionConfig {
-            dialogue: DialogueConfig {
-                timeouts: plan.dialogue.timeouts,
-                ..DialogueConfig::new(plan.dialogue.ehlo(network.source))
-            },
-            max_sessions: plan.max_sessions,
-            per_24: plan.max_sessions_per_24,
-            source: Some(network.source),
-        },
-        queue,
-        records,
-        {
-            let space = Arc::clone(&plan.space);
-            Arc::new(move |address| space.admit(address).is_some())
-        },
-        Arc::clone(sessions),
-        Arc::clone(stop),
-    )
-    .context("cannot set up the session engine")?;
-    let engine = spawn("sessions", move || engine.run())?;
-
-    let writer = write::Writer {
-        survey,
-        rules: Arc::clone(&plan.rules),
-        records: finished,
-    };
-    let writer = spawn("writer", move || writer.run())?;
-
-    let receiver = receive::Receiver {
-        network: network.receive,
-        classifier: network.classifier,
-        space: Arc::clone(&plan.space),
-        responders,
-        shared: Arc::clone(shared),
-    };
-    let receiver = spawn("receiver", move || receiver.run())?;
-
-    let sender = send::Sender {
-        walk: Walk::new(Arc::clone(&plan.space), &plan.permutation, plan.shard, None)?,
-        transmit: network.transmit,
-        rate,
-        limit: plan.max_targets,
-        backlog_mark: plan.max_sessions as u64,
-        shared: Arc::clone(shared),
-        sessions: Arc::clone(sessions),
-    };
-    let sender = spawn("sender", move || sender.run())?;
-    Ok(Threads {
-        sender,
-        receiver,
-        engine,
-        writer,
-    })
 }
 
 fn spawn<T: Send + 'static>(
@@ -402,57 +282,9 @@ fn spawn<T: Send + 'static>(
         .with_context(|| format!("cannot start the {name} thread"))
 }
 
-/// A thread's result, with a panic turned into an error that names the thread.
-fn joined<T, E>(thread: JoinHandle<Result<T, E>>, name: &str) -> anyhow::Result<T>
-where
-    E: Into<anyhow::Error>,
-{
+/// What a thread returned; a panic becomes an error that names the thread.
+fn joined<T>(thread: JoinHandle<T>, name: &str) -> anyhow::Result<T> {
     thread
         .join()
-        .map_err(|_| anyhow!("the {name} thread panicked"))?
-        .map_err(Into::into)
-}
-
-/// The stages' counters at this moment.
-fn snapshot(
-    shared: &Shared,
-    sessions: &Counters,
-    threads: &Threads,
-    to_send: u64,
-    started: Instant,
-    cooldown_end: Option<Instant>,
-) -> Snapshot {
-    let now = Instant::now();
-    Snapshot {
-        elapsed: now - started,
-        sending: !threads.sender.is_finished(),
-        cooldown_left: cooldown_end.map(|end| end.saturating_duration_since(now)),
-        sent: shared.sent.load(Ordering::Relaxed),
-        to_send,
-        responders: shared.responders.load(Ordering::Relaxed),
-        dropped: shared.dropped.load(Ordering::Relaxed),
-        queued: sessions.queued(),
-        open: sessions.open(),
-        done: sessions.done(),
-        held_back: shared.held_back.load(Ordering::Relaxed),
-    }
-}
-
-impl ScanPlan {
-    /// Probes this run will send if nothing stops it; an estimate where there are shards.
-    fn to_send(&self) -> u64 {
-        let ours = self.space.len().div_ceil(u64::from(self.shard.total));
-        self.max_targets.map_or(ours, |limit| ours.min(limit))
-    }
-
-    /// The name of the limit option that was reached, if one was.
-    fn limit_reached(&self, elapsed: Duration, shared: &Shared) -> Option<&'static str> {
-        if self.max_runtime.is_some_and(|limit| elapsed >= limit) {
-            return Some("max-runtime");
-        }
-        let found = shared.responders.load(Ordering::Relaxed);
-        self.max_results
-            .is_some_and(|limit| found >= limit)
-            .then_some("max-results")
-    }
+        .map_err(|_| anyhow!("the {name} thread panicked; please report this"))
 }

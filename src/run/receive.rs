@@ -58,7 +58,7 @@ impl ReplyTally {
 
 /// Everything the receiver's thread owns.
 pub(super) struct Receiver {
-    pub network: Box<dyn Receive + Send>,
+    pub network: Box<dyn Receive>,
     pub classifier: Classifier,
     pub space: Arc<Space>,
     pub responders: Sender<Responder>,

@@ -41,7 +41,7 @@ pub(super) struct Sent {
 /// Everything the sender's thread owns.
 pub(super) struct Sender {
     pub walk: Walk,
-    pub transmit: Box<dyn Transmit + Send>,
+    pub transmit: Box<dyn Transmit>,
     pub rate: PacketsPerSecond,
     pub limit: Option<u64>,
     pub backlog_mark: u64,

@@ -6,12 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-use thiserror::Error;
-
 use crate::fingerprint::{Replies, RuleSet, Verdict};
 use crate::session::SessionRecord;
 use crate::store::{StoreError, Survey};
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 /// Records in one transaction at the most.
 const BATCH: usize = 2048;
@@ -19,21 +18,14 @@ const BATCH: usize = 2048;
 /// Time a record waits for its transaction at the most.
 const LATEST: Duration = Duration::from_millis(500);
 
-/// The survey file could not take the records.
-#[derive(Debug, Error)]
-#[error("cannot store results ({stored} hosts are stored, {unstored} are not): {source}")]
-pub(super) struct WriteError {
-    stored: u64,
-    unstored: u64,
-    source: StoreError,
-}
-
 /// What the writer did.
 pub(super) struct Written {
     /// The survey, given back for the closing metadata.
     pub survey: Survey,
     /// Hosts stored.
     pub hosts: u64,
+    /// Whether the survey file took everything.
+    pub result: anyhow::Result<()>,
 }
 
 /// Everything the writer's thread owns.
@@ -44,10 +36,23 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Stores records until the sessions end.
-    pub(super) fn run(mut self) -> Result<Written, WriteError> {
+    /// Stores records until the sessions end, or until the survey file takes no more.
+    pub(super) fn run(mut self) -> Written {
+        let mut hosts = 0;
+        let result = self.store(&mut hosts).with_context(|| {
+            let waiting = self.records.len();
+            format!("cannot store results ({hosts} hosts are stored, {waiting} and more are not)")
+        });
+        Written {
+            survey: self.survey,
+            hosts,
+            result,
+        }
+    }
+
+    fn store(&mut self, hosts: &mut u64) -> Result<(), StoreError> {
         let mut batch: Vec<(SessionRecord, Verdict)> = Vec::with_capacity(BATCH);
-        let (mut hosts, mut due, mut ended) = (0, Instant::now() + LATEST, false);
+        let (mut due, mut ended) = (Instant::now() + LATEST, false);
         while !ended {
             match self.records.recv_deadline(due) {
                 Ok(record) => {
@@ -59,25 +64,14 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => ended = true,
             }
             if ended || batch.len() >= BATCH || Instant::now() >= due {
+                if !batch.is_empty() {
+                    self.survey.add(&batch)?;
+                    *hosts += batch.len() as u64;
+                    batch.clear();
+                }
                 due = Instant::now() + LATEST;
-                if batch.is_empty() {
-                    continue;
-                }
-                if let Err(source) = self.survey.add(&batch) {
-                    let unstored = (batch.len() + self.records.len()) as u64;
-                    return Err(WriteError {
-                        stored: hosts,
-                        unstored,
-                        source,
-                    });
-                }
-                hosts += batch.len() as u64;
-                batch.clear();
             }
         }
-        Ok(Written {
-            survey: self.survey,
-            hosts,
-        })
+        Ok(())
     }
 }

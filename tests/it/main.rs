@@ -1,8 +1,14 @@
 //! The integration tests: one binary, one module a theme. Those that need root make network
 //! namespaces; without root they say loudly that they were skipped, and on CI they fail instead.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that stops there says where and why"
+)]
+
 mod capture;
 mod cli;
+mod faults;
 mod layers;
 mod support;
 mod sweep;

@@ -88,18 +88,19 @@ pub(crate) struct Truth {
     pub(crate) kind: String,
     pub(crate) name: String,
     pub(crate) number: u32,
+    pub(crate) outcome: String,
 }
 
 impl Testnet {
     /// Makes the internet; the name tells tests apart that stand side by side.
     pub(crate) fn up(name: &str, options: &str) -> Self {
         let name = format!("t{}-{name}", std::process::id() % 100_000);
-        let net = Self {
+        let mut net = Self {
             name,
             truth: Vec::new(),
         };
         net.testnet(&format!("up {options}"));
-        let truth = net
+        net.truth = net
             .testnet("truth")
             .lines()
             .map(|line| {
@@ -109,10 +110,11 @@ impl Testnet {
                     kind: cells[1].to_owned(),
                     name: cells[2].to_owned(),
                     number: cells[3].parse().unwrap(),
+                    outcome: cells[4].to_owned(),
                 }
             })
             .collect();
-        Self { truth, ..net }
+        net
     }
 
     fn testnet(&self, arguments: &str) -> String {

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::{
-    PROGRAM, Run, Testnet, file, one_at_a_time, privileged, run, scratch, sqlite,
+    PROGRAM, Run, Testnet, file, one_at_a_time, privileged, repository, run, scratch, sqlite,
 };
 
 /// What real servers are called in verdicts, and whether their stock greeting tells a version.
@@ -24,12 +25,18 @@ const PRODUCTS: &[(&str, &str, Option<&str>)] = &[
 ];
 
 /// Options every sweep of the test internet needs; its servers are near, so timeouts are short.
-const NEAR: &str = "--no-default-blocklist --cooldown-time 1 --greeting-timeout 6 \
-                    --step-timeout 6 --session-timeout 12 --ehlo-name scanner.example.org -q";
+const NEAR: &str = "--no-default-blocklist --cooldown-time 1 --greeting-timeout 4 \
+                    --step-timeout 4 --session-timeout 8 --ehlo-name scanner.example.org -q";
 
+/// The example program with the misbehaving peers, built as the program under test was.
 fn oddpeers() -> String {
-    // Examples are built beside the tests.
-    let directory = std::path::Path::new(PROGRAM).parent().unwrap();
+    let directory = Path::new(PROGRAM).parent().unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--example", "oddpeers"]);
+    if directory.ends_with("release") {
+        build.arg("--release");
+    }
+    ok(&run(build.current_dir(repository())));
     directory.join("examples/oddpeers").display().to_string()
 }
 
@@ -72,12 +79,12 @@ fn ten_seeds_find_the_same_responders_and_name_every_server() {
         assert_eq!(found, expected, "seed {seed}");
         let count = |name: &str| -> usize {
             let query =
-                format!("SELECT n FROM probe_counts WHERE kind = 'outcome' AND name = '{name}'");
+                format!("SELECT n FROM probe_counts WHERE kind = 'reply' AND name = '{name}'");
             sqlite(&survey, &query).trim().parse().unwrap()
         };
         assert_eq!(count("synack"), expected.len(), "seed {seed}");
         assert_eq!(count("rst"), net.of_kind("reset").len(), "seed {seed}");
-        assert_eq!(count("unanswered"), 8192 - net.truth.len(), "seed {seed}");
+        assert_eq!(count("none"), 8192 - net.truth.len(), "seed {seed}");
         icmp_errors_are_told_apart(&net, &survey);
         if seed == 0 {
             every_server_is_named(&net, &survey);
@@ -86,32 +93,27 @@ fn ten_seeds_find_the_same_responders_and_name_every_server() {
     }
 }
 
-fn icmp_errors_are_told_apart(net: &Testnet, survey: &std::path::Path) {
+fn icmp_errors_are_told_apart(net: &Testnet, survey: &Path) {
     let mut expected = BTreeMap::<u32, usize>::new();
     for truth in net.of_kind("icmp") {
         *expected.entry(truth.number).or_default() += 1;
     }
     let rows = sqlite(
         survey,
-        "SELECT name, n FROM probe_counts WHERE name LIKE 'icmp 3/%'",
+        "SELECT name, n FROM probe_counts WHERE kind = 'icmp'",
     );
     let found: BTreeMap<u32, usize> = rows
         .lines()
         .map(|row| {
             let (name, count) = row.split_once('\t').unwrap();
-            let code = name
-                .strip_prefix("icmp 3/")
-                .unwrap()
-                .split(' ')
-                .next()
-                .unwrap();
+            let code = name.strip_prefix("3/").unwrap().split(' ').next().unwrap();
             (code.parse().unwrap(), count.parse().unwrap())
         })
         .collect();
     assert_eq!(found, expected);
 }
 
-fn every_server_is_named(net: &Testnet, survey: &std::path::Path) {
+fn every_server_is_named(net: &Testnet, survey: &Path) {
     let rows = sqlite(
         survey,
         "SELECT saddr, outcome, product, version FROM v_hosts",
@@ -139,22 +141,17 @@ fn every_server_is_named(net: &Testnet, survey: &std::path::Path) {
     }
 }
 
-/// The example program prints each peer with the outcome it must lead to.
-fn every_odd_peer_has_its_outcome(net: &Testnet, survey: &std::path::Path) {
-    let peers = run(Command::new(oddpeers()).arg("--outcomes"));
-    let expected: BTreeMap<&str, &str> = peers
-        .stdout
-        .lines()
-        .map(|line| line.split_once('\t').unwrap())
-        .collect();
+/// The odd peers themselves tell which outcome each must lead to.
+fn every_odd_peer_has_its_outcome(net: &Testnet, survey: &Path) {
     let rows = sqlite(survey, "SELECT saddr, outcome FROM hosts");
     let found: BTreeMap<&str, &str> = rows
         .lines()
         .map(|row| row.split_once('\t').unwrap())
         .collect();
-    for truth in net.of_kind("odd") {
-        let outcome = found[truth.address.as_str()];
-        assert_eq!(outcome, expected[truth.name.as_str()], "{truth:?}");
+    let peers = net.of_kind("odd");
+    assert!(peers.len() > 20);
+    for truth in peers {
+        assert_eq!(found[truth.address.as_str()], truth.outcome, "{truth:?}");
     }
 }
 
@@ -191,7 +188,7 @@ fn what_a_survey_holds_can_be_reported_exported_and_classified_again() {
     assert_eq!(metadata["default_blocklist"], false);
     assert_eq!(metadata["notes"], "trial");
     assert_eq!(metadata["user-metadata"]["a"], 1);
-    assert_eq!(metadata["source_ip"], "10.200.0.2");
+    assert_eq!(metadata["source_ips"][0], "10.200.0.2");
 
     let shown = run(Command::new(PROGRAM).arg("report").arg(&survey));
     ok(&shown);
@@ -242,7 +239,7 @@ fn what_a_survey_holds_can_be_reported_exported_and_classified_again() {
     let again = run(Command::new(PROGRAM).arg("classify").arg(&survey));
     ok(&again);
     assert!(
-        again.stdout.contains("no verdict changed"),
+        again.stdout.contains("no product changed"),
         "{}",
         again.stdout
     );
@@ -282,7 +279,7 @@ fn signals_and_limits_end_a_sweep_with_everything_stored() {
         "--prefix 198.18.0.0/20 --only postfix --shares smtp=2",
     );
     let directory = scratch();
-    for (signals, code, state) in [
+    for (signals, code, finish) in [
         (&["INT"][..], 130, "interrupted by SIGINT"),
         (&["TERM"][..], 143, "interrupted by SIGTERM"),
         (&["INT", "TERM"][..], 143, "interrupted by SIGTERM"),
@@ -304,6 +301,10 @@ fn signals_and_limits_end_a_sweep_with_everything_stored() {
         // Wait for the first stored hosts, so that there is something to lose.
         for _ in 0..100 {
             std::thread::sleep(Duration::from_millis(100));
+            // Not before it is there: the shell would make an empty file of that name.
+            if !survey.exists() {
+                continue;
+            }
             let asked = Command::new("sqlite3")
                 .arg(&survey)
                 .arg("SELECT count(*) FROM hosts")
@@ -327,7 +328,8 @@ fn signals_and_limits_end_a_sweep_with_everything_stored() {
             .trim()
             .to_owned()
         };
-        assert_eq!(value("state"), format!("\"{state}\""));
+        assert_eq!(value("state"), "\"interrupted\"");
+        assert_eq!(value("finish"), format!("\"{finish}\""));
         let sent: u64 = value("packets_sent").parse().unwrap();
         assert!(sent > 0 && sent < 4096, "{sent}");
         assert_eq!(

@@ -1,0 +1,156 @@
+//! The sweep's overseer: every 50 ms it turns signals, limits and ended threads into "stop
+//! sending", "stop receiving" and "end sessions now", and once a second it prints the status line.
+//!
+//! The order of an end, whatever its cause: the sender stops; the receiver goes on for the
+//! cooldown; its end closes the sessions' input; the sessions' end closes the writer's.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Finish, Shared, Threads};
+use crate::config::ScanPlan;
+use crate::session::{Counters, Stop};
+use crate::status::{Snapshot, StatusLine};
+
+/// How often signals, limits and ended threads are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the overseer reads and writes.
+pub(super) struct Watch {
+    pub(super) shared: Arc<Shared>,
+    pub(super) sessions: Arc<Counters>,
+    pub(super) stop: Arc<AtomicU8>,
+    pub(super) started: Instant,
+    signals: Signals,
+    finish: Finish,
+    signalled: u32,
+    cooldown_end: Option<Instant>,
+}
+
+impl Watch {
+    /// Takes over SIGINT and SIGTERM.
+    ///
+    /// # Errors
+    /// The handlers cannot be installed.
+    pub(super) fn new(started: Instant) -> io::Result<Self> {
+        Ok(Self {
+            shared: Arc::default(),
+            sessions: Arc::default(),
+            stop: Arc::new(AtomicU8::new(Stop::Run as u8)),
+            started,
+            signals: Signals::new([SIGINT, SIGTERM])?,
+            finish: Finish::Complete,
+            signalled: 0,
+            cooldown_end: None,
+        })
+    }
+
+    /// Oversees the threads until the last of them, the writer, has ended.
+    pub(super) fn until_done(&mut self, plan: &ScanPlan, threads: &Threads) -> Finish {
+        let mut status = StatusLine::default();
+        let mut next_status = self.started + Duration::from_secs(1);
+        while !threads.writer.is_finished() || !threads.engine.is_finished() {
+            thread::sleep(TICK);
+            let now = Instant::now();
+            self.heed_signals(plan, now);
+            self.heed_limits(plan, now);
+            self.heed_threads(plan, threads, now);
+            if now >= next_status {
+                next_status += Duration::from_secs(1);
+                if !plan.quiet {
+                    eprintln!("{}", status.line(&self.snapshot(plan, threads, now)));
+                }
+            }
+        }
+        self.finish
+    }
+
+    /// The first signal stops the sending; the next ends everything at once.
+    fn heed_signals(&mut self, plan: &ScanPlan, now: Instant) {
+        for signal in self.signals.pending() {
+            self.signalled += 1;
+            self.finish = Finish::Signal(signal);
+            self.shared.stop_sending.store(true, Ordering::Relaxed);
+            if self.signalled > 1 {
+                self.cooldown_end = Some(now);
+                self.stop.store(Stop::Now as u8, Ordering::Relaxed);
+            } else if !plan.quiet {
+                eprintln!(
+                    "{}: no more probes; waiting {:.0} s for replies and for {} open sessions \
+                     (again: stop at once)",
+                    self.finish.describe(),
+                    plan.cooldown.as_secs_f64(),
+                    self.sessions.open()
+                );
+            }
+        }
+    }
+
+    fn heed_limits(&mut self, plan: &ScanPlan, now: Instant) {
+        let over = self.finish != Finish::Complete || self.cooldown_end.is_some();
+        let found = self.shared.responders.load(Ordering::Relaxed);
+        let limit = if over {
+            return;
+        } else if plan
+            .max_runtime
+            .is_some_and(|most| now - self.started >= most)
+        {
+            "max-runtime"
+        } else if plan.max_results.is_some_and(|most| found >= most) {
+            "max-results"
+        } else {
+            return;
+        };
+        self.finish = Finish::Limit(limit);
+        self.shared.stop_sending.store(true, Ordering::Relaxed);
+    }
+
+    /// A stage that ended early failed: without it, what the others do would be lost.
+    fn heed_threads(&mut self, plan: &ScanPlan, threads: &Threads, now: Instant) {
+        if threads.writer.is_finished() || threads.engine.is_finished() {
+            self.cooldown_end = Some(now);
+            self.stop.store(Stop::Now as u8, Ordering::Relaxed);
+        }
+        if self.cooldown_end.is_some() || threads.receiver.is_finished() {
+            self.shared.stop_sending.store(true, Ordering::Relaxed);
+        }
+        if threads.sender.is_finished() || self.cooldown_end.is_some() {
+            let end = *self.cooldown_end.get_or_insert(now + plan.cooldown);
+            if now >= end {
+                self.shared.stop_receiving.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn snapshot(&self, plan: &ScanPlan, threads: &Threads, now: Instant) -> Snapshot {
+        Snapshot {
+            elapsed: now - self.started,
+            sending: !threads.sender.is_finished(),
+            cooldown_left: self
+                .cooldown_end
+                .map(|end| end.saturating_duration_since(now)),
+            sent: self.shared.sent.load(Ordering::Relaxed),
+            to_send: plan.to_send(),
+            responders: self.shared.responders.load(Ordering::Relaxed),
+            dropped: self.shared.dropped.load(Ordering::Relaxed),
+            queued: self.sessions.queued(),
+            open: self.sessions.open(),
+            done: self.sessions.done(),
+            held_back: self.shared.held_back.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl ScanPlan {
+    /// Probes this run will send if nothing stops it; an estimate where there are shards.
+    fn to_send(&self) -> u64 {
+        let ours = self.space.len().div_ceil(u64::from(self.shard.total));
+        self.max_targets.map_or(ours, |limit| ours.min(limit))
+    }
+}
