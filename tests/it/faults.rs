@@ -128,28 +128,6 @@ fn a_full_disk_stops_the_sweep_and_keeps_what_is_committed() {
 }
 
 #[test]
-fn loopback_is_swept_too() {
-    if !privileged("loopback_is_swept_too") {
-        return;
-    }
-    let _turn = one_at_a_time();
-    let net = Testnet::up("lo", "--prefix 198.18.0.0/24 --only none --shares reset=5");
-    let directory = scratch();
-    let survey = file(&directory, "survey.db");
-    // A namespace of its own: its loopback has no listener, so every address refuses.
-    let done = net.smtpsweep(&format!(
-        "scan 127.1.0.0/24 --no-default-blocklist -q -c 1 -o {}",
-        survey.display()
-    ));
-    assert_eq!(done.code, 0, "{}", done.stderr);
-    let resets = sqlite(
-        &survey,
-        "SELECT n FROM probe_counts WHERE kind='reply' AND name='rst'",
-    );
-    assert_eq!(resets.trim(), "256");
-}
-
-#[test]
 fn a_survey_that_was_cut_short_is_named_and_not_believed() {
     let directory = scratch();
     let survey = file(&directory, "cut.db");
