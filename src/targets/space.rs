@@ -193,7 +193,7 @@ impl Space {
     /// The target of an index that is below the length.
     #[inline]
     fn nth(&self, index: u32) -> Target {
-        let at = (u64::from(index) >> self.shift) as usize;
+        let at = (index >> self.shift) as usize;
         let [slot, next] = [self.slots[at], self.slots[at + 1]];
         if slot.turn == Slot::MANY {
             return self.nth_of_many(index, at);
