@@ -3,12 +3,13 @@
 //! `cargo bench --bench probe`; figures are per item.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use smtpsweep::probe::answer::{icmp_unreachable_for, synack_for};
 use smtpsweep::probe::{Classifier, CookieKey, Cookies, Dedup, Syn, SynLayout};
-use smtpsweep::targets::{RangeSet, Space, Target};
+use smtpsweep::targets::{Blocklist, Permutation, RangeSet, Shard, Space, Target, Walk};
 
 const US: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 
@@ -70,6 +71,61 @@ fn stamp(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(ITEMS)).bench_local(|| {
         for target in &targets {
             syn.stamp(black_box(&mut frame), *target);
+        }
+    });
+}
+
+/// Frames that the sender stamps at once.
+const BATCH: usize = 256;
+
+#[divan::bench]
+fn cookie_batch(bencher: Bencher<'_, '_>) {
+    let (cookies, targets) = (cookies(), targets());
+    let mut made = vec![cookies.of(US, US); BATCH];
+    bencher.counter(ItemsCount::new(ITEMS)).bench_local(|| {
+        for targets in targets.chunks(BATCH) {
+            cookies.of_batch(US, targets, black_box(&mut made));
+        }
+    });
+}
+
+/// Prepared frames that lie in a row.
+fn frames_of(syn: &Syn) -> Vec<u8> {
+    let mut frames = vec![0; syn.frame_len() * BATCH];
+    for frame in frames.chunks_mut(syn.frame_len()) {
+        syn.prepare(frame);
+    }
+    frames
+}
+
+#[divan::bench]
+fn stamp_batch(bencher: Bencher<'_, '_>) {
+    let (syn, targets) = (syn(), targets());
+    let mut frames = frames_of(&syn);
+    bencher.counter(ItemsCount::new(ITEMS)).bench_local(|| {
+        for targets in targets.chunks(BATCH) {
+            syn.stamp_batch(black_box(&mut frames), syn.frame_len(), targets);
+        }
+    });
+}
+
+/// From the walk to frames that are ready to leave: permutation, lookup (public IPv4 less a
+/// blocklist of so many prefixes), cookie, header fields, checksums.
+#[divan::bench(args = [0, 10_000])]
+fn chain(bencher: Bencher<'_, '_>, prefixes: u32) {
+    let blocked = (0..prefixes).map(|i| i.wrapping_mul(0x9e37_79b9) & !0xff);
+    let blocked = RangeSet::from_ranges(blocked.map(|first| (first, first + 0xff)));
+    let blocked = blocked.union(Blocklist::builtin().ranges());
+    let space = Arc::new(Space::new(&RangeSet::everything(), &blocked));
+    let permutation = Permutation::new(space.len(), 42);
+    let mut walk = Walk::new(space, &permutation, Shard::WHOLE, None).expect("a whole walk");
+    let syn = syn();
+    let (mut frames, mut targets) = (frames_of(&syn), Vec::with_capacity(BATCH));
+    bencher.counter(ItemsCount::new(ITEMS)).bench_local(|| {
+        for _ in 0..ITEMS / BATCH {
+            targets.clear();
+            walk.fill(&mut targets, BATCH);
+            syn.stamp_batch(black_box(&mut frames), syn.frame_len(), &targets);
         }
     });
 }

@@ -32,6 +32,25 @@ fn public() -> Arc<Space> {
     ))
 }
 
+/// All of IPv4 but the built-in blocklist and so many prefixes of 24 addresses' bits and less, here
+/// and there, as a blocklist of opt-outs has them.
+fn opted_out(prefixes: u32) -> Arc<Space> {
+    let mut state = 7u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        u32::try_from(state >> 32).expect("32 bits")
+    };
+    let blocked = RangeSet::from_ranges((0..prefixes).map(|_| {
+        let hosts = (1u32 << (random() % 13)) - 1;
+        let first = random() & !hosts;
+        (first, first + hosts)
+    }));
+    let blocked = blocked.union(Blocklist::builtin().ranges());
+    Arc::new(Space::new(&RangeSet::everything(), &blocked))
+}
+
 fn walk(space: &Arc<Space>) -> Walk {
     let permutation = Permutation::new(space.len(), 42);
     Walk::new(Arc::clone(space), &permutation, Shard::WHOLE, None)
@@ -54,6 +73,12 @@ fn walk_fill(bencher: Bencher<'_, '_>, ranges: u32) {
 #[divan::bench]
 fn walk_fill_public(bencher: Bencher<'_, '_>) {
     fill(bencher, &public());
+}
+
+/// The public IPv4 space less a blocklist of 10,000 prefixes.
+#[divan::bench]
+fn walk_fill_blocklist_10k(bencher: Bencher<'_, '_>) {
+    fill(bencher, &opted_out(10_000));
 }
 
 fn fill(bencher: Bencher<'_, '_>, space: &Arc<Space>) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::group::Multiplier;
+use super::space::BLOCK;
 use super::{Cursor, Permutation, Shard, ShardError, Space, Target};
 
 /// Why a walk cannot begin, or cannot be resumed.
@@ -57,6 +58,16 @@ pub enum WalkError {
     },
 }
 
+/// Steps that are taken side by side. A step waits some ten cycles for its multiplications, but a
+/// new one may begin every three; more than four lanes would no longer fit the registers.
+const LANES: usize = 4;
+
+/// The index of an element: elements begin at 1.
+#[inline]
+const fn index_of(element: u64) -> u64 {
+    element - 1
+}
+
 /// A walk over the targets of one shard, each exactly once.
 #[derive(Debug, Clone)]
 pub struct Walk {
@@ -64,6 +75,8 @@ pub struct Walk {
     seed: u64,
     shard: Shard,
     step: Multiplier,
+    /// [`LANES`] steps at once.
+    leap: Multiplier,
     /// The element of the next step.
     element: u64,
     done: u64,
@@ -120,7 +133,8 @@ impl Walk {
             space,
             seed,
             shard,
-            step: permutation.multiplier(),
+            step: permutation.leap(1),
+            leap: permutation.leap(LANES as u64),
             element,
             done,
             steps,
@@ -132,21 +146,45 @@ impl Walk {
     ///
     /// One call may take up to 257 steps a target, in a space just too large for a smaller prime.
     pub fn fill(&mut self, targets: &mut Vec<Target>, max: usize) -> usize {
-        let before = targets.len();
-        // Local copies stay in registers; the fields would be stored at every step.
-        let (mut element, mut left, mut room) = (self.element, self.steps - self.done, max);
-        while left > 0 && room > 0 {
-            // Elements begin at 1, indices at 0; an index beyond the space has no target.
-            if let Some(target) = self.space.target(element - 1) {
-                targets.push(target);
-                room -= 1;
+        let (before, mut left) = (targets.len(), self.steps - self.done);
+        let mut lanes = self.lanes();
+        loop {
+            // Never more steps than there is room for targets: none that was found is dropped.
+            let room = max - (targets.len() - before);
+            let block = usize::try_from(left).map_or(room, |left| left.min(room));
+            let leaps = block.min(BLOCK) / LANES;
+            if leaps == 0 {
+                break;
             }
+            let mut indices = [0; BLOCK];
+            for row in indices.chunks_exact_mut(LANES).take(leaps) {
+                for (index, lane) in row.iter_mut().zip(&mut lanes) {
+                    *index = index_of(*lane);
+                    *lane = self.leap.times(*lane);
+                }
+            }
+            self.space.append(&indices[..leaps * LANES], targets);
+            left -= (leaps * LANES) as u64;
+        }
+        let mut element = lanes[0];
+        while left > 0 && targets.len() - before < max {
+            targets.extend(self.space.target(index_of(element)));
             element = self.step.times(element);
             left -= 1;
         }
         self.element = element;
         self.done = self.steps - left;
         targets.len() - before
+    }
+
+    /// The elements of the next [`LANES`] steps.
+    fn lanes(&self) -> [u64; LANES] {
+        let mut element = self.element;
+        [(); LANES].map(|()| {
+            let lane = element;
+            element = self.step.times(element);
+            lane
+        })
     }
 
     /// The place of the walk: everything that [`Walk::fill`] ever handed out lies before it.
