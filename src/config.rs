@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::cli::{BlocklistArgs, DialogueArgs, ScanArgs};
 use crate::fingerprint::{RuleError, RuleSet};
-use crate::net::{MacAddr, RouteOptions};
+use crate::net::{MacAddr, RouteOptions, TxBackend};
 use crate::probe::SynLayout;
 use crate::rate::{Bandwidth, PacketsPerSecond};
 use crate::smtp::{EhloName, Fqdn, FqdnError, Timeouts};
@@ -165,6 +165,12 @@ pub struct ScanPlan {
     pub pace: Pace,
     /// How long replies are awaited after the last probe.
     pub cooldown: Duration,
+    /// What probes are sent with.
+    pub tx: TxBackend,
+    /// How many threads send.
+    pub sender_threads: u16,
+    /// The cores they are kept on, in turn; none: wherever the system likes.
+    pub cores: Vec<u32>,
     /// TCP options of the SYN.
     pub layout: SynLayout,
     /// IP time to live of the SYN.
@@ -216,6 +222,7 @@ impl ScanPlan {
         if args.shards > 1 && args.seed.is_none() {
             return Err(ConfigError::ShardsWithoutSeed);
         }
+        shard.split(0, args.sender_threads)?;
         let dialogue = dialogue(&args.dialogue)?;
         if args.max_sessions == 0 || args.max_sessions_per_24 == 0 {
             return Err(refuse(
@@ -263,6 +270,9 @@ impl ScanPlan {
             max_results: args.max_results,
             pace,
             cooldown: seconds("cooldown-time", args.cooldown_time)?,
+            tx: TxBackend::from_str(&args.tx).map_err(|reason| refuse("tx", &args.tx, reason))?,
+            sender_threads: args.sender_threads,
+            cores: args.cores.clone(),
             layout: SynLayout::from_str(&args.probe_args)
                 .map_err(|error| refuse("probe-args", &args.probe_args, error))?,
             ttl: args.probe_ttl,

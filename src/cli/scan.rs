@@ -92,6 +92,36 @@ pub struct ScanArgs {
         help_heading = "Sending"
     )]
     pub probe_ttl: u8,
+    /// What to send with: AF_PACKET works everywhere, the others are faster
+    ///
+    /// `auto` takes the fastest that works on the interface, and AF_PACKET below 500,000 packets a
+    /// second. A backend that fails while sending is replaced by AF_PACKET.
+    #[arg(
+        long,
+        value_name = "BACKEND",
+        default_value = "auto",
+        value_parser = ["auto", "packet", "xdp"],
+        help_heading = "Sending"
+    )]
+    pub tx: String,
+    /// Threads that send, each on a transmit queue of its own
+    #[arg(
+        short = 'T',
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Sending"
+    )]
+    pub sender_threads: u16,
+    /// Cores to keep the sender threads on, in turn
+    #[arg(
+        long,
+        value_name = "CORE,...",
+        value_delimiter = ',',
+        help_heading = "Sending"
+    )]
+    pub cores: Vec<u32>,
     /// Print the probes to standard output instead of sending them
     #[arg(short, long, help_heading = "Sending")]
     pub dryrun: bool,

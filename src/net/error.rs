@@ -16,6 +16,23 @@ pub enum NetError {
         /// What was tried.
         operation: &'static str,
     },
+    /// A sender thread cannot be kept on the core it was given.
+    #[error("cannot keep a sender thread on core {core} (--cores): {source}")]
+    Pin {
+        /// The core's number.
+        core: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The backend accepted frames and then never sent them.
+    #[error("{stuck} frames were accepted and did not leave")]
+    Stuck {
+        /// How many.
+        stuck: usize,
+    },
+    /// No transmit backend was tried.
+    #[error("there is no transmit backend for --tx {0}")]
+    NoBackend(&'static str),
     /// No interface of that name exists.
     #[error("there is no network interface `{name}`; `ip link` lists them")]
     UnknownInterface {

@@ -10,6 +10,7 @@
 //! sent that the kernel did not take; `unsafe` exists under [`sys`] alone.
 
 mod arp;
+mod choose;
 mod dryrun;
 mod error;
 mod filter;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use crate::targets::Target;
 pub use crate::wire::MacAddr;
+pub use choose::{Transmitters, TxBackend, open_transmit};
 pub use dryrun::DryRun;
 pub use error::NetError;
 pub use link::{Link, LinkKind};

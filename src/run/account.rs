@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,11 +16,11 @@ use thiserror::Error;
 
 use super::receive::ReplyTally;
 use super::send::Sent;
+use super::watch::Watch;
 use super::{Finish, Network};
 use crate::config::{Pace, ScanPlan};
 use crate::probe::unreachable_name;
 use crate::rate::PacketsPerSecond;
-use crate::session::Counters;
 use crate::smtp::Outcome;
 use crate::store::{count, key};
 
@@ -49,37 +50,38 @@ pub struct Account {
     pub send_time: Duration,
     /// Time within it during which sessions held the sender back.
     pub held_back: Duration,
-    /// Where the walk stands.
-    pub cursor: String,
+    /// Where the walk of each sender stands.
+    pub cursors: Vec<String>,
 }
 
 impl Account {
     /// Collects the stages' final counts; a stage that failed counts as nothing done.
     pub(super) fn new(
         plan: &ScanPlan,
-        sent: &anyhow::Result<Sent>,
+        watch: &Watch,
+        sent: &anyhow::Result<Vec<Sent>>,
         replies: &anyhow::Result<ReplyTally>,
-        sessions: &Counters,
         stored: u64,
     ) -> Self {
-        let sent = sent.as_ref().ok();
+        let senders = sent.as_ref().map_or(&[][..], Vec::as_slice);
+        let longest = |time: fn(&Sent) -> Duration| senders.iter().map(time).max();
         Self {
             space: plan.space.len(),
-            sent: sent.map_or(0, |sent| sent.sent),
-            walk_complete: sent.is_some_and(|sent| sent.complete),
+            sent: watch.shared.sent.load(Ordering::Relaxed),
+            walk_complete: !senders.is_empty() && senders.iter().all(|sent| sent.complete),
             walk_whole: plan.shard.total == 1 && plan.max_targets.is_none(),
             replies: replies
                 .as_ref()
                 .map_or_else(|_| ReplyTally::default(), Clone::clone),
             outcomes: Outcome::ALL
                 .iter()
-                .map(|outcome| (*outcome, sessions.ended(*outcome)))
+                .map(|outcome| (*outcome, watch.sessions.ended(*outcome)))
                 .filter(|(_, count)| *count > 0)
                 .collect(),
             stored,
-            send_time: sent.map_or(Duration::ZERO, |sent| sent.time),
-            held_back: sent.map_or(Duration::ZERO, |sent| sent.held_back),
-            cursor: sent.map_or_else(String::new, |sent| sent.cursor.clone()),
+            send_time: longest(|sent| sent.time).unwrap_or_default(),
+            held_back: longest(|sent| sent.held_back).unwrap_or_default(),
+            cursors: senders.iter().map(|sent| sent.cursor.clone()).collect(),
         }
     }
 
@@ -248,6 +250,7 @@ impl Metadata {
                 Pace::Bandwidth(bandwidth) => json!(bandwidth.bits_per_second()),
             },
         );
+        put("sender_threads", json!(plan.sender_threads));
         put("probe_args", json!(plan.layout.name()));
         put("probe_ttl", json!(plan.ttl));
         put("cooldown_secs", json!(plan.cooldown.as_secs_f64()));
@@ -346,7 +349,7 @@ impl Metadata {
         put("duration_secs", json!(elapsed.as_secs_f64()));
         put("send_duration_secs", json!(account.send_time.as_secs_f64()));
         put("held_back_secs", json!(account.held_back.as_secs_f64()));
-        put("cursor", json!(account.cursor));
+        put("cursors", json!(account.cursors));
         put("packets_sent", json!(account.sent));
         put("targets_scanned", json!(account.sent));
         put("targets_not_sent", json!(account.not_sent()));

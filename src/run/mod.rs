@@ -20,8 +20,8 @@ mod write;
 
 use std::io::{self, BufWriter};
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -30,8 +30,9 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::ScanPlan;
-use crate::net::{self, DryRun, Link, NetError, sys};
+use crate::net::{self, DryRun, Link, NetError, Transmit, sys};
 use crate::probe::Responder;
+use crate::rate::PacketsPerSecond;
 use crate::session::{Engine, SessionConfig, SessionError, SessionRecord};
 use crate::smtp::DialogueConfig;
 use crate::store::Survey;
@@ -96,9 +97,19 @@ struct Shared {
     stop_sending: AtomicBool,
     stop_receiving: AtomicBool,
     held_back: AtomicBool,
+    /// The limit that stopped the sending, if one did.
+    limit: OnceLock<Finish>,
     sent: AtomicU64,
     responders: AtomicU64,
     dropped: AtomicU64,
+}
+
+impl Shared {
+    /// Stops all senders because a limit was reached; the first one counts.
+    fn stop_at(&self, limit: Finish) {
+        let _ = self.limit.set(limit);
+        self.stop_sending.store(true, Ordering::Relaxed);
+    }
 }
 
 /// `smtpsweep scan`: the network, then the sweep; or the dry run.
@@ -134,7 +145,7 @@ fn dry_run(plan: &ScanPlan) -> anyhow::Result<Finish> {
 
 /// The threads of a running sweep.
 struct Threads {
-    sender: JoinHandle<Result<send::Sent, NetError>>,
+    senders: Vec<JoinHandle<Result<send::Sent, NetError>>>,
     receiver: JoinHandle<Result<ReplyTally, NetError>>,
     engine: JoinHandle<Result<(), SessionError>>,
     writer: JoinHandle<write::Written>,
@@ -169,29 +180,28 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
         responders,
         shared: Arc::clone(&watch.shared),
     };
-    let sender = send::Sender {
-        walk: Walk::new(Arc::clone(&plan.space), &plan.permutation, plan.shard, None)?,
-        transmit: network.transmit,
-        rate,
-        limit: plan.max_targets,
-        backlog_mark: plan.max_sessions as u64,
-        shared: Arc::clone(&watch.shared),
-        sessions: Arc::clone(&watch.sessions),
-    };
+    let senders = senders(&plan, network.transmit, network.fallback, rate, &watch)?;
     // Those that take before those that give.
     let threads = Threads {
         writer: spawn("writer", move || writer.run())?,
         engine: spawn("sessions", move || engine.run())?,
         receiver: spawn("receiver", move || receiver.run())?,
-        sender: spawn("sender", move || sender.run())?,
+        senders: senders
+            .into_iter()
+            .map(|sender| spawn("sender", move || sender.run()))
+            .collect::<Result<_, _>>()?,
     };
     let finish = watch.until_done(&plan, &threads);
 
-    let sent = joined(threads.sender, "sender").and_then(|sent| Ok(sent?));
+    let sent: anyhow::Result<Vec<_>> = threads
+        .senders
+        .into_iter()
+        .map(|sender| joined(sender, "sender").and_then(|sent| Ok(sent?)))
+        .collect();
     let replies = joined(threads.receiver, "receiver").and_then(|tally| Ok(tally?));
     let engine = joined(threads.engine, "sessions").and_then(|ended| Ok(ended?));
     let written = joined(threads.writer, "writer")?;
-    let account = Account::new(&plan, &sent, &replies, &watch.sessions, written.hosts);
+    let account = Account::new(&plan, &watch, &sent, &replies, written.hosts);
     // The writer's failure first: it is what stopped the others.
     let outcome = written
         .result
@@ -234,6 +244,42 @@ fn fit_descriptors(plan: &mut ScanPlan) -> anyhow::Result<()> {
         plan.max_sessions = usize::try_from(fitting).unwrap_or(plan.max_sessions);
     }
     Ok(())
+}
+
+/// One sender for each transmitter, each with its part of the walk and of the rate.
+fn senders(
+    plan: &ScanPlan,
+    transmit: Vec<Box<dyn Transmit>>,
+    fallback: Vec<Option<send::Fallback>>,
+    rate: PacketsPerSecond,
+    watch: &Watch,
+) -> anyhow::Result<Vec<send::Sender>> {
+    let threads = u16::try_from(transmit.len()).context("too many sender threads")?;
+    let rate = PacketsPerSecond::new(rate.value() / f64::from(threads))?;
+    let deadline = plan.max_runtime.map(|most| watch.started + most);
+    let limits = Arc::new(send::Limits::new(
+        plan.max_targets,
+        deadline,
+        plan.max_results,
+    ));
+    (0..threads)
+        .zip(transmit.into_iter().zip(fallback))
+        .map(|(thread, (transmit, fallback))| {
+            let shard = plan.shard.split(thread, threads)?;
+            let cores = plan.cores.iter().copied().cycle();
+            Ok(send::Sender {
+                walk: Walk::new(Arc::clone(&plan.space), &plan.permutation, shard, None)?,
+                transmit,
+                fallback,
+                rate,
+                core: cores.skip(thread.into()).next(),
+                limits: Arc::clone(&limits),
+                backlog_mark: plan.max_sessions as u64,
+                shared: Arc::clone(&watch.shared),
+                sessions: Arc::clone(&watch.sessions),
+            })
+        })
+        .collect()
 }
 
 /// The session engine for this plan.

@@ -4,16 +4,19 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
+use super::send::Fallback;
 use crate::config::ScanPlan;
 use crate::net::{
-    self, Link, LinkKind, NetError, PacketReceive, PacketTransmit, Receive, Transmit,
+    self, Link, LinkKind, PacketReceive, PacketTransmit, Receive, Transmit, TxBackend,
 };
 use crate::probe::{Classifier, CookieKey, Cookies, Syn};
 
 /// What [`super::sweep`] sends and receives with. Tests make one of the in-memory backend.
 pub struct Network {
-    /// Where frames go out.
-    pub transmit: Box<dyn Transmit>,
+    /// Where frames go out: one for each sender thread.
+    pub transmit: Vec<Box<dyn Transmit>>,
+    /// For each of them, what opens its substitute if it fails.
+    pub fallback: Vec<Option<Fallback>>,
     /// Where frames come in.
     pub receive: Box<dyn Receive>,
     /// What tells a reply from noise.
@@ -31,19 +34,48 @@ impl Network {
     ///
     /// # Errors
     /// No privilege, no such interface, no route, a silent gateway: each says what to do.
-    pub fn open(plan: &ScanPlan) -> Result<Self, NetError> {
+    pub fn open(plan: &ScanPlan) -> anyhow::Result<Self> {
         let link = net::discover(&plan.route, sample(plan))?;
         let (syn, cookies) = probe(plan, &link);
+        let frame_len = syn.frame_len();
+        let rate = plan.rate(frame_len)?.value();
+        let threads = plan.sender_threads;
+        let out = net::open_transmit(plan.tx, &link, &syn, threads.into(), rate)?;
+        let mut described = describe(&link);
+        described.push(("tx_backend", json!(out.backend.name())));
+        let passed_over = |(backend, reason): &(TxBackend, String)| format!("{backend}: {reason}");
+        let passed_over: Vec<String> = out.passed_over.iter().map(passed_over).collect();
+        if plan.verbose {
+            eprintln!("sending with {} from {threads} thread(s)", out.backend);
+            for reason in &passed_over {
+                eprintln!("  not {reason}");
+            }
+        }
+        described.push(("tx_passed_over", json!(passed_over)));
+        let fallback = out
+            .each
+            .iter()
+            .map(|_| substitute(out.backend, &link, &syn))
+            .collect();
         let (first, last) = plan.source_ports;
         Ok(Self {
-            frame_len: syn.frame_len(),
-            transmit: Box::new(PacketTransmit::open(&link, syn)?),
+            transmit: out.each,
+            fallback,
             receive: Box::new(PacketReceive::open(&link, first..=last)?),
             classifier: Classifier::new(link.source, cookies, link.header_len()),
             source: link.source,
-            described: describe(&link),
+            frame_len,
+            described,
         })
     }
+}
+
+/// The packet socket as a substitute, except for itself.
+fn substitute(backend: TxBackend, link: &Link, syn: &Syn) -> Option<Fallback> {
+    let (link, syn) = (link.clone(), syn.clone());
+    (backend != TxBackend::Packet).then(|| -> Fallback {
+        Box::new(move || Ok(Box::new(PacketTransmit::open(&link, syn.clone())?)))
+    })
 }
 
 /// An address of the space, to ask the routing table about.
@@ -76,7 +108,6 @@ fn describe(link: &Link) -> Vec<(&'static str, Value)> {
             "gateway_ip",
             json!(link.gateway.map(|address| address.to_string())),
         ),
-        ("tx_backend", json!("packet")),
         ("rx_backend", json!("packet")),
     ];
     if let LinkKind::Ethernet { source, gateway } = link.kind {

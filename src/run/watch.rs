@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -59,7 +59,7 @@ impl Watch {
             thread::sleep(TICK);
             let now = Instant::now();
             self.heed_signals(plan, now);
-            self.heed_limits(plan, now);
+            self.heed_limits();
             self.heed_threads(plan, threads, now);
             if now >= next_status {
                 next_status += Duration::from_secs(1);
@@ -92,23 +92,11 @@ impl Watch {
         }
     }
 
-    fn heed_limits(&mut self, plan: &ScanPlan, now: Instant) {
-        let over = self.finish != Finish::Complete || self.cooldown_end.is_some();
-        let found = self.shared.responders.load(Ordering::Relaxed);
-        let limit = if over {
-            return;
-        } else if plan
-            .max_runtime
-            .is_some_and(|most| now - self.started >= most)
-        {
-            "max-runtime"
-        } else if plan.max_results.is_some_and(|most| found >= most) {
-            "max-results"
-        } else {
-            return;
-        };
-        self.finish = Finish::Limit(limit);
-        self.shared.stop_sending.store(true, Ordering::Relaxed);
+    /// The senders look at the limits themselves, between any two batches.
+    fn heed_limits(&mut self) {
+        if let (Finish::Complete, Some(limit)) = (self.finish, self.shared.limit.get()) {
+            self.finish = *limit;
+        }
     }
 
     /// A stage that ended early failed: without it, what the others do would be lost.
@@ -120,7 +108,7 @@ impl Watch {
         if self.cooldown_end.is_some() || threads.receiver.is_finished() {
             self.shared.stop_sending.store(true, Ordering::Relaxed);
         }
-        if threads.sender.is_finished() || self.cooldown_end.is_some() {
+        if senders_ended(threads) || self.cooldown_end.is_some() {
             let end = *self.cooldown_end.get_or_insert(now + plan.cooldown);
             if now >= end {
                 self.shared.stop_receiving.store(true, Ordering::Relaxed);
@@ -131,7 +119,7 @@ impl Watch {
     fn snapshot(&self, plan: &ScanPlan, threads: &Threads, now: Instant) -> Snapshot {
         Snapshot {
             elapsed: now - self.started,
-            sending: !threads.sender.is_finished(),
+            sending: !senders_ended(threads),
             cooldown_left: self
                 .cooldown_end
                 .map(|end| end.saturating_duration_since(now)),
@@ -145,6 +133,10 @@ impl Watch {
             held_back: self.shared.held_back.load(Ordering::Relaxed),
         }
     }
+}
+
+fn senders_ended(threads: &Threads) -> bool {
+    threads.senders.iter().all(JoinHandle::is_finished)
 }
 
 impl ScanPlan {

@@ -11,6 +11,7 @@ mod options;
 mod process;
 mod ring;
 mod ring_block;
+mod thread;
 mod xsk;
 mod xsk_ring;
 
@@ -19,4 +20,5 @@ pub use options::{bind_address_no_port, peer_window};
 pub(super) use options::{bind_packet, ignore_outgoing, packet_statistics};
 pub use process::{Capability, effective_uid, has_capability, raise_descriptor_limit};
 pub(super) use ring::{Geometry, Ring, wait_readable};
+pub use thread::{allowed_cpus, pin_to_cpu};
 pub(super) use xsk::{Mode, SetupError, Step, XdpSocket};
