@@ -184,9 +184,9 @@ pub struct ScanPlan {
     /// How dialogues are held.
     pub dialogue: DialoguePlan,
     /// Most sessions open at once.
-    pub max_sessions: usize,
+    pub max_sessions: u32,
     /// Most sessions open at once within a /24.
-    pub max_sessions_per_24: usize,
+    pub max_sessions_per_24: u32,
     /// The fingerprint rules.
     pub rules: Arc<RuleSet>,
     /// The survey file to write.
@@ -223,14 +223,12 @@ impl ScanPlan {
             return Err(ConfigError::ShardsWithoutSeed);
         }
         shard.split(0, args.sender_threads)?;
-        let dialogue = dialogue(&args.dialogue)?;
-        if args.max_sessions == 0 || args.max_sessions_per_24 == 0 {
-            return Err(refuse(
-                "max-sessions",
-                0,
-                "at least one session must be allowed",
-            ));
+        let stdin = |files: &[PathBuf]| files.iter().filter(|file| file.as_os_str() == "-").count();
+        if stdin(&args.allowlist_file) + stdin(&args.list_of_ips_file) > 1 {
+            let reason = "standard input can be read only once";
+            return Err(refuse("list-of-ips-file", "-", reason));
         }
+        let dialogue = dialogue(&args.dialogue)?;
         let user_metadata = args.user_metadata.as_deref().map(json).transpose()?;
         let route = RouteOptions {
             interface: args.interface.clone(),
@@ -294,6 +292,13 @@ impl ScanPlan {
         })
     }
 
+    /// This shard's part of `--max-targets`, which counts for all shards together.
+    pub fn our_max_targets(&self) -> Option<u64> {
+        let (index, total) = (u64::from(self.shard.index), u64::from(self.shard.total));
+        self.max_targets
+            .map(|most| most / total + u64::from(index < most % total))
+    }
+
     /// Packets a second for frames of `frame_len` octets (Ethernet header included).
     ///
     /// # Errors
@@ -319,15 +324,23 @@ pub fn dialogue(args: &DialogueArgs) -> Result<DialoguePlan, ConfigError> {
         ),
         None => host_name(),
     };
+    let timeouts = Timeouts {
+        connect: positive_seconds("connect-timeout", args.connect_timeout)?,
+        greeting: positive_seconds("greeting-timeout", args.greeting_timeout)?,
+        step: positive_seconds("step-timeout", args.step_timeout)?,
+        session: positive_seconds("session-timeout", args.session_timeout)?,
+        ..Timeouts::default()
+    };
+    if timeouts.session < timeouts.greeting.max(timeouts.step) {
+        return Err(refuse(
+            "session-timeout",
+            args.session_timeout,
+            "a session must last at least as long as --greeting-timeout and --step-timeout",
+        ));
+    }
     Ok(DialoguePlan {
         ehlo_name,
-        timeouts: Timeouts {
-            connect: positive_seconds("connect-timeout", args.connect_timeout)?,
-            greeting: positive_seconds("greeting-timeout", args.greeting_timeout)?,
-            step: positive_seconds("step-timeout", args.step_timeout)?,
-            session: positive_seconds("session-timeout", args.session_timeout)?,
-            ..Timeouts::default()
-        },
+        timeouts,
     })
 }
 

@@ -159,12 +159,19 @@ pub struct ScanArgs {
         long,
         value_name = "N",
         default_value_t = 4096,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
         help_heading = "Dialogue"
     )]
-    pub max_sessions: usize,
+    pub max_sessions: u32,
     /// Most sessions open at once within one /24
-    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Dialogue")]
-    pub max_sessions_per_24: usize,
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        help_heading = "Dialogue"
+    )]
+    pub max_sessions_per_24: u32,
     /// Directory of rules/*.toml to use instead of the built-in rules
     #[arg(long, value_name = "DIR", help_heading = "Dialogue")]
     pub rules: Option<PathBuf>,

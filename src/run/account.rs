@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::receive::ReplyTally;
+use super::Finish;
+use super::receive::{Received, ReplyTally};
 use super::send::Sent;
 use super::watch::Watch;
-use super::{Finish, Network};
 use crate::config::{Pace, ScanPlan};
 use crate::probe::unreachable_name;
 use crate::rate::PacketsPerSecond;
@@ -55,24 +56,27 @@ pub struct Account {
 }
 
 impl Account {
-    /// Collects the stages' final counts; a stage that failed counts as nothing done.
+    /// Collects the stages' final counts, also of those that failed.
     pub(super) fn new(
         plan: &ScanPlan,
         watch: &Watch,
-        sent: &anyhow::Result<Vec<Sent>>,
-        replies: &anyhow::Result<ReplyTally>,
+        sent: &[anyhow::Result<Sent>],
+        received: &anyhow::Result<Received>,
         stored: u64,
     ) -> Self {
-        let senders = sent.as_ref().map_or(&[][..], Vec::as_slice);
-        let longest = |time: fn(&Sent) -> Duration| senders.iter().map(time).max();
+        let longest = |time: fn(&Sent) -> Duration| sent.iter().flatten().map(time).max();
+        // A thread that panicked left what it had told.
+        let progress = watch.shared.progress().clone();
         Self {
             space: plan.space.len(),
             sent: watch.shared.sent.load(Ordering::Relaxed),
-            walk_complete: !senders.is_empty() && senders.iter().all(|sent| sent.complete),
+            walk_complete: sent
+                .iter()
+                .all(|sent| sent.as_ref().is_ok_and(|sent| sent.complete)),
             walk_whole: plan.shard.total == 1 && plan.max_targets.is_none(),
-            replies: replies
+            replies: received
                 .as_ref()
-                .map_or_else(|_| ReplyTally::default(), Clone::clone),
+                .map_or(progress.replies, |received| received.tally.clone()),
             outcomes: Outcome::ALL
                 .iter()
                 .map(|outcome| (*outcome, watch.sessions.ended(*outcome)))
@@ -81,7 +85,7 @@ impl Account {
             stored,
             send_time: longest(|sent| sent.time).unwrap_or_default(),
             held_back: longest(|sent| sent.held_back).unwrap_or_default(),
-            cursors: senders.iter().map(|sent| sent.cursor.clone()).collect(),
+            cursors: progress.cursors,
         }
     }
 
@@ -130,34 +134,15 @@ impl Account {
 
     /// The probes' fate as (kind, name, count), for the survey file.
     pub(super) fn probe_counts(&self) -> Vec<(&'static str, String, u64)> {
-        let replies = &self.replies;
-        let mut counts = vec![
-            (count::PROBE, count::SENT.to_owned(), self.sent),
-            (count::PROBE, "not_sent".to_owned(), self.not_sent()),
-            (count::REPLY, count::SYN_ACK.to_owned(), replies.synack),
-            (
-                count::REPLY,
-                count::SYN_ACK_LATER.to_owned(),
-                replies.synack_later,
-            ),
-            (count::REPLY, count::RST.to_owned(), replies.reset),
-            (count::REPLY, "none".to_owned(), self.unanswered()),
-        ];
-        for ((icmp_type, icmp_code), count) in &replies.icmp {
-            counts.push((count::ICMP, icmp_name(*icmp_type, *icmp_code), *count));
+        probe_counts(self.space, self.sent, &self.replies)
+    }
+
+    /// A limit that was reached with the last target changes nothing: the run is complete.
+    pub(super) fn finish(&self, finish: Finish) -> Finish {
+        match finish {
+            Finish::Limit(_) if self.walk_complete => Finish::Complete,
+            finish => finish,
         }
-        counts.push((count::DUPLICATE, "any".to_owned(), replies.repeats));
-        counts.push((
-            count::ICMP_REMARK,
-            "source quench, redirect".to_owned(),
-            replies.remarks,
-        ));
-        counts.push((count::BLOCKED, "any".to_owned(), replies.not_admitted));
-        counts.push((count::DROP, "lost by the kernel".to_owned(), replies.lost));
-        for (reason, count) in &replies.ignored {
-            counts.push((count::DROP, (*reason).to_owned(), *count));
-        }
-        counts
     }
 
     /// What a person wants to read at the end of a sweep.
@@ -206,6 +191,46 @@ impl Account {
     }
 }
 
+/// The probes' fate as (kind, name, count), for the survey file.
+pub(super) fn probe_counts(
+    space: u64,
+    sent: u64,
+    replies: &ReplyTally,
+) -> Vec<(&'static str, String, u64)> {
+    let unanswered = sent.saturating_sub(replies.answered());
+    let mut counts = vec![
+        (count::PROBE, count::SENT.to_owned(), sent),
+        (
+            count::PROBE,
+            "not_sent".to_owned(),
+            space.saturating_sub(sent),
+        ),
+        (count::REPLY, count::SYN_ACK.to_owned(), replies.synack),
+        (
+            count::REPLY,
+            count::SYN_ACK_LATER.to_owned(),
+            replies.synack_later,
+        ),
+        (count::REPLY, count::RST.to_owned(), replies.reset),
+        (count::REPLY, "none".to_owned(), unanswered),
+    ];
+    for ((icmp_type, icmp_code), count) in &replies.icmp {
+        counts.push((count::ICMP, icmp_name(*icmp_type, *icmp_code), *count));
+    }
+    counts.push((count::DUPLICATE, "any".to_owned(), replies.repeats));
+    counts.push((
+        count::ICMP_REMARK,
+        "source quench, redirect".to_owned(),
+        replies.remarks,
+    ));
+    counts.push((count::BLOCKED, "any".to_owned(), replies.not_admitted));
+    counts.push((count::DROP, "lost by the kernel".to_owned(), replies.lost));
+    for (reason, count) in &replies.ignored {
+        counts.push((count::DROP, (*reason).to_owned(), *count));
+    }
+    counts
+}
+
 fn icmp_name(icmp_type: u8, icmp_code: u8) -> String {
     format!(
         "{icmp_type}/{icmp_code} {}",
@@ -218,7 +243,12 @@ pub(super) struct Metadata(serde_json::Map<String, Value>);
 
 impl Metadata {
     /// What is known before the first probe.
-    pub(super) fn begin(plan: &ScanPlan, network: &Network, rate: PacketsPerSecond) -> Self {
+    pub(super) fn begin(
+        plan: &ScanPlan,
+        source: Ipv4Addr,
+        described: &[(&'static str, Value)],
+        rate: PacketsPerSecond,
+    ) -> Self {
         let mut map = serde_json::Map::new();
         let mut put = |key: &str, value: Value| {
             map.insert(key.to_owned(), value);
@@ -235,11 +265,11 @@ impl Metadata {
             json!(read_line("/proc/sys/kernel/hostname")),
         );
         put("target_ports", json!([plan.target_port]));
-        put(key::SOURCE, json!(network.source.to_string()));
-        put("source_ips", json!([network.source.to_string()]));
+        put(key::SOURCE, json!(source.to_string()));
+        put("source_ips", json!([source.to_string()]));
         put("source_port_first", json!(plan.source_ports.0));
         put("source_port_last", json!(plan.source_ports.1));
-        for (key, value) in &network.described {
+        for (key, value) in described {
             put(key, value.clone());
         }
         put(key::RATE, json!(rate.value()));
@@ -293,10 +323,7 @@ impl Metadata {
         );
         put("cli_cidr_destinations", json!(plan.args.targets));
         put("output_filename", json!(plan.output.to_string_lossy()));
-        put(
-            "ehlo_name",
-            json!(plan.dialogue.ehlo(network.source).to_string()),
-        );
+        put("ehlo_name", json!(plan.dialogue.ehlo(source).to_string()));
         put("connect_mode", json!("dial"));
         put("max_sessions", json!(plan.max_sessions));
         put("max_sessions_per_24", json!(plan.max_sessions_per_24));
@@ -337,7 +364,7 @@ impl Metadata {
         let replies = &account.replies;
         if let Some(failure) = failure {
             put(key::STATE, json!("failed"));
-            put("finish", json!(format!("{failure:#}")));
+            put("finish", json!(failure.to_string()));
             put("exit_code", json!(1));
         } else {
             put(key::STATE, json!(finish.state()));
@@ -402,23 +429,32 @@ impl Metadata {
             .collect()
     }
 
-    /// Writes the metadata as JSON where `--metadata-file` says.
-    pub(super) fn write(&self, path: Option<&Path>) -> anyhow::Result<()> {
-        let Some(path) = path else { return Ok(()) };
+    /// Writes the metadata as JSON to what [`open_metadata`] opened.
+    pub(super) fn write(&self, out: Option<(String, Box<dyn Write>)>) -> anyhow::Result<()> {
+        let Some((name, mut out)) = out else {
+            return Ok(());
+        };
         let text = format!("{:#}\n", Value::Object(self.0.clone()));
-        if path == Path::new("-") {
-            return std::io::stdout()
-                .write_all(text.as_bytes())
-                .context("cannot write the metadata to standard output");
-        }
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("cannot write the metadata to {}", path.display()))
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .with_context(|| format!("cannot write the metadata to {name}"))
     }
+}
+
+/// Opens what `--metadata-file` names, before anything is sent.
+pub(super) fn open_metadata(
+    path: Option<&Path>,
+) -> anyhow::Result<Option<(String, Box<dyn Write>)>> {
+    let Some(path) = path else { return Ok(None) };
+    if path == Path::new("-") {
+        return Ok(Some((
+            "standard output".to_owned(),
+            Box::new(std::io::stdout()),
+        )));
+    }
+    let file = File::create(path)
+        .with_context(|| format!("cannot write the metadata to {}", path.display()))?;
+    Ok(Some((path.display().to_string(), Box::new(file))))
 }
 
 /// Hosts that proved to be SMTP servers.

@@ -15,6 +15,7 @@ use super::{Finish, Shared};
 use crate::net::{NetError, Transmit, sys};
 use crate::rate::{PacketsPerSecond, TokenBucket};
 use crate::session::Counters;
+use crate::status::say;
 use crate::targets::{Cursor, Target, Walk};
 
 /// Targets taken from the walk at once; also the most that leave in one go.
@@ -26,20 +27,23 @@ const HOLD: Duration = Duration::from_millis(2);
 /// Longest sleep, so that a stop is seen soon at the slowest rates.
 const NAP: Duration = Duration::from_millis(50);
 
+/// How often the cursor is told, for the survey file.
+const TELL: Duration = Duration::from_millis(200);
+
 /// How long the last accepted frames may take to leave.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a sender did. How many probes left is in [`Shared`], also if the sender fails.
 #[derive(Debug)]
 pub(super) struct Sent {
-    /// Where the walk stands: everything before it was sent.
-    pub cursor: String,
     /// Whether the walk came to its end (or to `--max-targets`).
     pub complete: bool,
     /// Time spent sending.
     pub time: Duration,
     /// Time within it during which sessions held the sender back.
     pub held_back: Duration,
+    /// What ended it early, if the network did.
+    pub ended: Result<(), NetError>,
 }
 
 /// When to stop early; shared by all senders.
@@ -103,6 +107,8 @@ pub(super) type Fallback = Box<dyn FnMut() -> Result<Box<dyn Transmit>, NetError
 
 /// Everything a sender's thread owns.
 pub(super) struct Sender {
+    /// Which of the senders this is, from 0.
+    pub(super) thread: usize,
     pub(super) walk: Walk,
     pub(super) transmit: Box<dyn Transmit>,
     pub(super) fallback: Option<Fallback>,
@@ -117,43 +123,77 @@ pub(super) struct Sender {
 impl Sender {
     /// Sends until the walk ends, a limit is reached or a stop is asked for. A sender that fails
     /// stops the others: the sweep cannot become complete any more.
-    pub(super) fn run(self) -> Result<Sent, NetError> {
-        let shared = Arc::clone(&self.shared);
-        self.send()
-            .inspect_err(|_| shared.stop_sending.store(true, Ordering::Relaxed))
-    }
-
-    fn send(self) -> Result<Sent, NetError> {
-        if let Some(core) = self.core {
-            sys::pin_to_cpu(core).map_err(|source| NetError::Pin { core, source })?;
-        }
+    pub(super) fn run(self) -> Sent {
         let started = Instant::now();
-        let mut bucket = TokenBucket::new(self.rate, started);
+        let (thread, core, shared) = (self.thread, self.core, Arc::clone(&self.shared));
+        let mut pace = Pace {
+            bucket: TokenBucket::new(self.rate, started),
+            limits: Arc::clone(&self.limits),
+            backlog_mark: self.backlog_mark,
+            sessions: self.sessions,
+            held_back: Duration::ZERO,
+            thread,
+        };
         let mut outgoing = Outgoing::new(
             self.walk,
             self.transmit,
             self.fallback,
-            &self.shared,
+            &shared,
             &self.limits,
         );
-        let (mut held_back, mut complete) = (Duration::ZERO, false);
-        while !self.shared.stop_sending.load(Ordering::Relaxed) {
+        let complete = match core {
+            Some(core) => sys::pin_to_cpu(core).map_err(|source| NetError::Pin { core, source }),
+            None => Ok(()),
+        }
+        .and_then(|()| pace.send(&mut outgoing, &shared));
+        if complete.is_err() {
+            shared.stop_sending.store(true, Ordering::Relaxed);
+        }
+        shared.progress().cursors[thread] = outgoing.cursor();
+        Sent {
+            complete: *complete.as_ref().unwrap_or(&false),
+            time: started.elapsed(),
+            held_back: pace.held_back,
+            ended: complete.map(drop),
+        }
+    }
+}
+
+/// When the next probes may leave.
+struct Pace {
+    bucket: TokenBucket,
+    limits: Arc<Limits>,
+    backlog_mark: u64,
+    sessions: Arc<Counters>,
+    held_back: Duration,
+    thread: usize,
+}
+
+impl Pace {
+    /// The sender's loop; true if the walk came to its end.
+    fn send(&mut self, outgoing: &mut Outgoing<'_>, shared: &Shared) -> Result<bool, NetError> {
+        let mut told = Instant::now();
+        let mut complete = false;
+        while !shared.stop_sending.load(Ordering::Relaxed) {
             let now = Instant::now();
-            let responders = self.shared.responders.load(Ordering::Relaxed);
+            if now - told >= TELL {
+                told = now;
+                shared.progress().cursors[self.thread] = outgoing.cursor();
+            }
+            let responders = shared.responders.load(Ordering::Relaxed);
             if let Some(limit) = self.limits.reached(now, responders) {
-                self.shared.stop_at(limit);
+                shared.stop_at(limit);
                 break;
             }
-            if behind(&self.shared, &self.sessions, self.backlog_mark) {
-                self.shared.held_back.store(true, Ordering::Relaxed);
+            if behind(shared, &self.sessions, self.backlog_mark) {
+                shared.held_back.store(true, Ordering::Relaxed);
                 thread::sleep(HOLD);
-                held_back += now.elapsed();
+                self.held_back += now.elapsed();
                 outgoing.note_left()?;
                 continue;
             }
-            self.shared.held_back.store(false, Ordering::Relaxed);
-            let ready = outgoing.ready();
-            let allowed = self.limits.reserve(ready);
+            shared.held_back.store(false, Ordering::Relaxed);
+            let allowed = self.limits.reserve(outgoing.ready());
             if allowed == 0 {
                 if !outgoing.settle()? {
                     continue;
@@ -161,28 +201,23 @@ impl Sender {
                 complete = true;
                 break;
             }
-            let granted = bucket.take(now, allowed);
+            let granted = self.bucket.take(now, allowed);
             let taken = if granted > 0 {
                 outgoing.send(granted)?
             } else {
                 0
             };
             self.limits.give_back(allowed - taken);
-            bucket.give_back(granted - taken);
+            self.bucket.give_back(granted - taken);
             if granted == 0 {
                 outgoing.note_left()?;
-                wait_until(bucket.next(now), now);
+                wait_until(self.bucket.next(now), now);
             } else if taken < granted {
                 thread::sleep(HOLD.min(outgoing.breather()));
             }
         }
         outgoing.settle()?;
-        Ok(Sent {
-            cursor: outgoing.cursor(),
-            complete,
-            time: started.elapsed(),
-            held_back,
-        })
+        Ok(complete)
     }
 }
 
@@ -311,7 +346,7 @@ impl<'run> Outgoing<'run> {
             self.have_left(left);
         }
         self.transmit = open()?;
-        eprintln!("{error}; going on with the packet socket");
+        say(format_args!("{error}; going on with the packet socket"));
         self.limits.give_back(self.in_flight.len());
         let mut again: Vec<Target> = self.in_flight.drain(..).collect();
         again.extend_from_slice(&self.batch[self.next..]);

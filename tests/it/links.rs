@@ -29,6 +29,26 @@ fn loopback_is_swept_too() {
     assert_eq!(resets(&survey), "256");
 }
 
+#[test]
+fn another_port_than_25_is_swept_too() {
+    if !privileged("another_port_than_25_is_swept_too") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up(
+        "port",
+        "--prefix 198.18.0.0/24 --only none --shares reset=5",
+    );
+    let directory = scratch();
+    let survey = file(&directory, "survey.db");
+    let done = net.smtpsweep(&format!(
+        "scan 127.1.0.0/28 --no-default-blocklist -q -c 1 -p 2525 -o {}",
+        survey.display()
+    ));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(resets(&survey), "16");
+}
+
 /// A packet pump between two tun devices, ended with the test.
 struct Pump(Child);
 
