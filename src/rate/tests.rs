@@ -42,7 +42,8 @@ fn seconds(s: f64) -> Duration {
 
 /// What the module's head calls b.
 fn burst(r: f64) -> usize {
-    ((r / 1e3) as usize).clamp(1, 256)
+    let fits = |b: &usize| *b as f64 * 1e3 <= r;
+    (1..=256).rev().find(fits).unwrap_or(1)
 }
 
 /// Numbers in 0 .. 1 without order, from a fixed sequence.
@@ -196,10 +197,10 @@ fn a_caller_who_is_kept_off_the_processor_gets_the_rate_too() {
 #[test]
 fn a_caller_with_little_to_send_at_a_time_gets_the_rate_too() {
     for r in RATES {
-        let (over, mut random) = (a_while(r), random());
-        let most = 2.0 * burst(r) as f64;
-        let want = || (random() * most) as usize + 1;
-        let grants = called(r, over, |_| Duration::ZERO, want);
+        let over = a_while(r);
+        let b = burst(r);
+        let mut wants = [1, b / 2 + 1, 2 * b, 3, b / 3 + 1].into_iter().cycle();
+        let grants = called(r, over, |_| Duration::ZERO, || wants.next().unwrap());
         assert_exact(r, &grants, over);
         assert_bounded(r, &grants);
     }
