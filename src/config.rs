@@ -199,6 +199,8 @@ pub struct ScanPlan {
     pub user_metadata: Option<serde_json::Value>,
     /// Print probes instead of sending them.
     pub dryrun: bool,
+    /// Make frames and drop them.
+    pub fast_dryrun: bool,
     /// No status line.
     pub quiet: bool,
     /// Say more.
@@ -211,7 +213,7 @@ impl ScanPlan {
     /// Checks the options of `scan` and reads the files they name.
     pub fn new(args: ScanArgs) -> Result<Self, ConfigError> {
         let output = output_path(args.output_file.as_deref())?;
-        if !args.dryrun {
+        if !(args.dryrun || args.fast_dryrun) {
             check_output(&output)?;
         }
         let (sports, pace) = (ports(&args.source_port)?, pace(&args)?);
@@ -286,6 +288,7 @@ impl ScanPlan {
             notes: args.notes.clone(),
             user_metadata,
             dryrun: args.dryrun,
+            fast_dryrun: args.fast_dryrun,
             quiet: args.quiet,
             verbose: args.verbose,
             args,

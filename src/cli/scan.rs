@@ -125,6 +125,9 @@ pub struct ScanArgs {
     /// Print the probes to standard output instead of sending them
     #[arg(short, long, help_heading = "Sending")]
     pub dryrun: bool,
+    /// Make every frame and drop it: how fast targets and frames can be made here
+    #[arg(long, conflicts_with = "dryrun", help_heading = "Sending")]
+    pub fast_dryrun: bool,
 
     /// Network interface
     #[arg(short, long, value_name = "NAME", help_heading = "Network")]

@@ -2,9 +2,9 @@
 //!
 //! Two small traits are the seam between a sweep and a network: [`Transmit`] sends SYNs to
 //! targets, [`Receive`] hands over the frames that may be answers. Behind them stand equals: the
-//! packet socket ([`PacketTransmit`], [`PacketReceive`]), AF_XDP ([`XdpTransmit`]) and memory ([`memory::MemoryNet`] for
-//! tests, [`DryRun`] for `--dryrun`). [`discover`] finds out, from the kernel, how frames for the
-//! targets have to look and where they leave ([`Link`]).
+//! packet socket ([`PacketTransmit`], [`PacketReceive`]), AF_XDP ([`XdpTransmit`]) and memory
+//! ([`memory::MemoryNet`] for tests, [`DryRun`] and [`Discard`] for `--dryrun`). [`discover`] finds
+//! out, from the kernel, how frames for the targets have to look and where they leave ([`Link`]).
 //!
 //! Invariants: only a [`Target`] can be sent to, so no blocked address is; no target is reported as
 //! sent that the kernel did not take; `unsafe` exists under [`sys`] alone.
@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::targets::Target;
 pub use crate::wire::MacAddr;
 pub use choose::{Transmitters, TxBackend, open_transmit};
-pub use dryrun::DryRun;
+pub use dryrun::{Discard, DryRun};
 pub use error::NetError;
 pub use link::{Link, LinkKind};
 pub use packet::{PacketReceive, PacketTransmit, RingSize};

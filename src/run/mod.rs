@@ -30,7 +30,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::ScanPlan;
-use crate::net::{DryRun, Link, MacAddr, Transmit, sys};
+use crate::net::{Discard, DryRun, Link, MacAddr, Transmit, sys};
 use crate::probe::Responder;
 use crate::rate::PacketsPerSecond;
 use crate::session::{Engine, SessionConfig, SessionError, SessionRecord};
@@ -136,7 +136,7 @@ impl Shared {
 /// # Errors
 /// Those of [`Network::open`] and [`sweep`].
 pub fn scan(plan: ScanPlan) -> anyhow::Result<Finish> {
-    if plan.dryrun {
+    if plan.dryrun || plan.fast_dryrun {
         return dry_run(&plan);
     }
     let network = Network::open(&plan)?;
@@ -153,13 +153,23 @@ fn dry_run(plan: &ScanPlan) -> anyhow::Result<Finish> {
         .unwrap_or_else(|_| Link::detached(plan.route.source.unwrap_or(Ipv4Addr::UNSPECIFIED)));
     let (syn, _) = network::probe(plan, &link);
     let mut walk = Walk::new(Arc::clone(&plan.space), &plan.permutation, plan.shard, None)?;
-    let mut transmit = DryRun::new(syn, BufWriter::with_capacity(1 << 16, io::stdout()));
-    let sent = send::without_pacing(&mut walk, &mut transmit, plan.our_max_targets())?;
-    transmit.finish()?;
+    let (started, most) = (Instant::now(), plan.our_max_targets());
+    let (sent, done) = if plan.fast_dryrun {
+        let sent = send::without_pacing(&mut walk, &mut Discard::new(syn), most)?;
+        (sent, "made")
+    } else {
+        let mut transmit = DryRun::new(syn, BufWriter::with_capacity(1 << 16, io::stdout()));
+        let sent = send::without_pacing(&mut walk, &mut transmit, most)?;
+        transmit.finish()?;
+        (sent, "printed")
+    };
     if !plan.quiet {
+        let seconds = started.elapsed().as_secs_f64();
         say(format_args!(
-            "dry run: {sent} probes of {} targets printed, nothing sent",
-            plan.space.len()
+            "dry run: {sent} probes of {} targets {done} in {seconds:.2} s ({:.1} million a second), \
+             nothing sent",
+            plan.space.len(),
+            sent as f64 / seconds.max(1e-9) / 1e6
         ));
     }
     Ok(Finish::Complete)
