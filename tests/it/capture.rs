@@ -45,7 +45,7 @@ fn one_good_syn_per_target_none_to_blocked_ones_and_quit_at_the_end() {
     fs::write(&blocked, "198.18.2.0/24 # asked us\n198.18.5.77\n").unwrap();
     // Checksum offload would leave the kernel's own frames unfinished in the capture.
     let mut tcpdump = net
-        .command("scan", "tcpdump")
+        .command("net", "tcpdump")
         .args([
             "-i",
             "sws0",

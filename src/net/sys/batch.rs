@@ -41,24 +41,44 @@ impl Destination {
     }
 }
 
-/// Room for [`BATCH`] frames of equal length.
+/// Room for [`BATCH`] frames of equal length, and the tables that describe them to the kernel.
 pub(in crate::net) struct FrameBatch {
     frames: Vec<u8>,
     frame_len: usize,
     /// Octets at the start of each frame that are not sent.
     skip: usize,
     destination: Destination,
+    /// Lengths are set once; addresses are those of the last call and never followed, see
+    /// [`FrameBatch::send`].
+    pieces: Box<[libc::iovec; BATCH]>,
+    messages: Box<[libc::mmsghdr; BATCH]>,
 }
+
+// SAFETY: what keeps this from being Send are the addresses in `pieces` and `messages`. They point
+// into memory that the value itself owns, Rust code never follows them, and every one that the
+// kernel is to follow is written anew within the call that hands it over.
+unsafe impl Send for FrameBatch {}
 
 impl FrameBatch {
     /// Zeroed frames of `frame_len` octets, of which the first `skip` are not sent.
     pub(in crate::net) fn new(frame_len: usize, skip: usize, destination: Destination) -> Self {
         assert!(skip < frame_len, "a frame has octets to send");
+        let piece = libc::iovec {
+            iov_base: ptr::null_mut(),
+            iov_len: frame_len - skip,
+        };
+        // SAFETY: mmsghdr is pointers and integers, for which all zeros is a value.
+        let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        for message in &mut messages {
+            message.msg_hdr.msg_iovlen = 1;
+        }
         Self {
             frames: vec![0; frame_len * BATCH],
             frame_len,
             skip,
             destination,
+            pieces: Box::new([piece; BATCH]),
+            messages: Box::new(messages),
         }
     }
 
@@ -78,22 +98,14 @@ impl FrameBatch {
     /// an error means that it took none.
     pub(in crate::net) fn send(&mut self, fd: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
         assert!(count <= BATCH, "a batch has {BATCH} frames");
-        // Both tables are rebuilt for every call: a few nanoseconds a frame, and no pointer
-        // outlives the borrow it came from.
-        let mut pieces = [libc::iovec {
-            iov_base: ptr::null_mut(),
-            iov_len: 0,
-        }; BATCH];
-        // SAFETY: mmsghdr is pointers and integers, for which all zeros is a value.
-        let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        // The addresses are written for every call, two stores a frame, so that none outlives the
+        // borrow it came from; lengths stand in the tables since they were made.
         let frames = self.frames.chunks_exact_mut(self.frame_len);
-        for (at, (frame, piece)) in frames.zip(&mut pieces).take(count).enumerate() {
-            let sent = &mut frame[self.skip..];
-            piece.iov_base = sent.as_mut_ptr().cast();
-            piece.iov_len = sent.len();
-            let header = &mut messages[at].msg_hdr;
+        let tables = self.pieces.iter_mut().zip(self.messages.iter_mut());
+        for (at, (frame, (piece, message))) in frames.zip(tables).take(count).enumerate() {
+            piece.iov_base = frame[self.skip..].as_mut_ptr().cast();
+            let header = &mut message.msg_hdr;
             header.msg_iov = ptr::from_mut(piece);
-            header.msg_iovlen = 1;
             match &mut self.destination {
                 Destination::Bound => {}
                 Destination::Link(address) => name(header, address),
@@ -101,10 +113,12 @@ impl FrameBatch {
             }
         }
         let wanted = u32::try_from(count).map_err(io::Error::other)?;
+        let messages = self.messages.as_mut_ptr();
         // SAFETY: the first `count` headers point to one live iovec each, these to live frames of
-        // the lengths given and the names to live addresses; all are borrowed by this function
-        // until the call returns. Linux only reads frames and addresses, and writes msg_len.
-        let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), wanted, 0) };
+        // the lengths given and the names to live addresses; all are owned by `self`, which is
+        // borrowed until the call returns. Linux only reads frames and addresses, and writes
+        // msg_len.
+        let sent = unsafe { libc::sendmmsg(fd.as_raw_fd(), messages, wanted, 0) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }

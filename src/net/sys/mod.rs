@@ -17,7 +17,7 @@ mod xsk_ring;
 
 pub(super) use batch::{BATCH, Destination, FrameBatch};
 pub use options::{bind_address_no_port, peer_window};
-pub(super) use options::{bind_packet, ignore_outgoing, packet_statistics};
+pub(super) use options::{bind_packet, bypass_queueing, ignore_outgoing, packet_statistics};
 pub use process::{Capability, effective_uid, has_capability, raise_descriptor_limit};
 pub(super) use ring::{Geometry, Ring, wait_readable};
 pub use thread::{allowed_cpus, pin_to_cpu};

@@ -39,6 +39,11 @@ pub(in crate::net) fn ignore_outgoing(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_packet_option(fd, libc::PACKET_IGNORE_OUTGOING, &1i32)
 }
 
+/// Has frames go straight to the driver, past the interface's queueing discipline (Linux 3.14).
+pub(in crate::net) fn bypass_queueing(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_packet_option(fd, libc::PACKET_QDISC_BYPASS, &1i32)
+}
+
 /// What a packet socket counted since it was last asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::net) struct PacketStatistics {
