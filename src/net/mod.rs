@@ -11,9 +11,12 @@
 
 mod arp;
 mod dryrun;
+mod ebpf;
 mod error;
+mod features;
 mod filter;
 mod link;
+mod live;
 pub mod memory;
 mod netlink;
 mod packet;
@@ -27,6 +30,7 @@ pub use crate::wire::MacAddr;
 pub use dryrun::DryRun;
 pub use error::NetError;
 pub use link::{Link, LinkKind};
+pub use live::{Discard, LiveTransmit};
 pub use packet::{PacketReceive, PacketTransmit, RingSize};
 pub use route::{RouteOptions, discover};
 
@@ -39,6 +43,23 @@ pub trait Transmit: Send {
     /// # Errors
     /// When nothing was sent and trying again cannot help (interface gone, permission withdrawn).
     fn send(&mut self, targets: &[Target]) -> Result<usize, NetError>;
+
+    /// Probes that have really left so far, in order of acceptance. Asynchronous backends read
+    /// completions back.
+    ///
+    /// # Errors
+    /// As [`Transmit::send`].
+    fn left(&mut self) -> Result<u64, NetError>;
+
+    /// Waits until all accepted probes have left (or `patience` is over); returns as
+    /// [`Transmit::left`].
+    ///
+    /// # Errors
+    /// As [`Transmit::send`].
+    fn settle(&mut self, patience: Duration) -> Result<u64, NetError> {
+        let _ = patience;
+        self.left()
+    }
 }
 
 /// Receives what may be answers.

@@ -41,6 +41,7 @@ pub struct PacketTransmit {
     batch: FrameBatch,
     syn: Syn,
     interface: String,
+    left: u64,
 }
 
 impl PacketTransmit {
@@ -84,6 +85,7 @@ impl PacketTransmit {
             batch,
             syn,
             interface: link.interface.clone(),
+            left: 0,
         })
     }
 }
@@ -111,11 +113,16 @@ impl Transmit for PacketTransmit {
                 }
             };
             total += sent;
+            self.left += sent as u64;
             if sent < chunk.len() {
                 break;
             }
         }
         Ok(total)
+    }
+
+    fn left(&mut self) -> Result<u64, NetError> {
+        Ok(self.left)
     }
 }
 
