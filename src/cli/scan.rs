@@ -94,13 +94,14 @@ pub struct ScanArgs {
     pub probe_ttl: u8,
     /// What to send with: AF_PACKET works everywhere, the others are faster
     ///
-    /// `auto` takes the fastest that works on the interface, and AF_PACKET below 500,000 packets a
-    /// second. A backend that fails while sending is replaced by AF_PACKET.
+    /// `packet` is AF_PACKET, `xdp` AF_XDP, and `live` makes the frames inside the kernel (XDP on live
+    /// frames; it takes a whole core). `auto` takes the fastest that works on the interface, and
+    /// AF_PACKET below 500,000 packets a second. A backend that fails while sending is replaced by AF_PACKET.
     #[arg(
         long,
         value_name = "BACKEND",
         default_value = "auto",
-        value_parser = ["auto", "packet", "xdp"],
+        value_parser = ["auto", "packet", "xdp", "live"],
         help_heading = "Sending"
     )]
     pub tx: String,

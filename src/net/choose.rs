@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Link, NetError, PacketTransmit, Transmit, XdpTransmit};
+use super::{Link, LiveTransmit, NetError, PacketTransmit, Transmit, XdpTransmit};
 use crate::probe::Syn;
 
 /// What to send with (`--tx`).
@@ -19,6 +19,8 @@ pub enum TxBackend {
     Packet,
     /// AF_XDP.
     Xdp,
+    /// XDP live frames: made and sent inside the kernel.
+    Live,
 }
 
 impl TxBackend {
@@ -28,6 +30,7 @@ impl TxBackend {
             Self::Auto => "auto",
             Self::Packet => "packet",
             Self::Xdp => "xdp",
+            Self::Live => "live",
         }
     }
 }
@@ -36,7 +39,7 @@ impl FromStr for TxBackend {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Auto, Self::Packet, Self::Xdp]
+        [Self::Auto, Self::Packet, Self::Xdp, Self::Live]
             .into_iter()
             .find(|backend| backend.name() == text)
             .ok_or_else(|| format!("no transmit backend is called {text}"))
@@ -79,12 +82,14 @@ pub fn open_transmit(
     let candidates: &[TxBackend] = match wanted {
         TxBackend::Auto if rate < AUTO_RATE => {
             let reason = format!("not needed below {AUTO_RATE:.0} packets a second");
+            passed_over.push((TxBackend::Live, reason.clone()));
             passed_over.push((TxBackend::Xdp, reason));
             &[TxBackend::Packet]
         }
-        TxBackend::Auto => &[TxBackend::Xdp, TxBackend::Packet],
+        TxBackend::Auto => &[TxBackend::Live, TxBackend::Xdp, TxBackend::Packet],
         TxBackend::Packet => &[TxBackend::Packet],
         TxBackend::Xdp => &[TxBackend::Xdp],
+        TxBackend::Live => &[TxBackend::Live],
     };
     let mut last = None;
     for backend in candidates {
@@ -114,6 +119,7 @@ fn open_each(
     (0..threads)
         .map(|queue| -> Result<Box<dyn Transmit>, NetError> {
             Ok(match backend {
+                TxBackend::Live => Box::new(LiveTransmit::open(link, syn.clone(), queue)?),
                 TxBackend::Xdp => Box::new(XdpTransmit::open(link, syn.clone(), queue)?),
                 TxBackend::Packet | TxBackend::Auto => {
                     Box::new(PacketTransmit::open(link, syn.clone())?)

@@ -4,6 +4,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::targets::Target;
+
 /// Why frames cannot be sent or received.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
@@ -132,6 +134,40 @@ pub enum NetError {
     /// AF_XDP cannot be used.
     #[error(transparent)]
     Xdp(#[from] super::XdpObstacle),
+    /// A way of sending does not work on the interface.
+    #[error("{backend} transmission does not work on interface {interface}: {reason}")]
+    Unsupported {
+        /// The way.
+        backend: &'static str,
+        /// The interface.
+        interface: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The process may not use eBPF as it has to.
+    #[error(
+        "no permission to {operation}: the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON \
+         are needed; run with sudo, or send by another backend (--tx packet)"
+    )]
+    BpfPermission {
+        /// What was tried.
+        operation: &'static str,
+    },
+    /// Probes were accepted that the interface then did not take.
+    #[error(
+        "interface {interface} does not take probes ({source}); {} that were accepted have not \
+         left",
+        unsent.len()
+    )]
+    Vanished {
+        /// Its name.
+        interface: String,
+        /// Why, as far as the driver says.
+        source: io::Error,
+        /// All that have not left, in order of acceptance; all others have. Offer them to another
+        /// backend.
+        unsent: Vec<Target>,
+    },
     /// A dry run's output cannot be written.
     #[error("failed to print a probe: {0}")]
     Output(#[source] io::Error),

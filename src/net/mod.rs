@@ -2,7 +2,8 @@
 //!
 //! Two small traits are the seam between a sweep and a network: [`Transmit`] sends SYNs to
 //! targets, [`Receive`] hands over the frames that may be answers. Behind them stand equals: the
-//! packet socket ([`PacketTransmit`], [`PacketReceive`]), AF_XDP ([`XdpTransmit`]) and memory
+//! packet socket ([`PacketTransmit`], [`PacketReceive`]), AF_XDP
+//! ([`XdpTransmit`]), XDP live frames ([`LiveTransmit`]) and memory
 //! ([`memory::MemoryNet`] for tests, [`DryRun`] and [`Discard`] for `--dryrun`). [`discover`] finds
 //! out, from the kernel, how frames for the targets have to look and where they leave ([`Link`]).
 //!
@@ -12,9 +13,12 @@
 mod arp;
 mod choose;
 mod dryrun;
+mod ebpf;
 mod error;
+mod features;
 mod filter;
 mod link;
+mod live;
 pub mod memory;
 mod netlink;
 mod packet;
@@ -30,6 +34,7 @@ pub use choose::{Transmitters, TxBackend, open_transmit};
 pub use dryrun::{Discard, DryRun};
 pub use error::NetError;
 pub use link::{Link, LinkKind};
+pub use live::{Discard as XdpDiscard, LiveTransmit};
 pub use packet::{PacketReceive, PacketTransmit, RingSize};
 pub use route::{RouteOptions, discover};
 pub use xdp::{XdpObstacle, XdpTransmit};

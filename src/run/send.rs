@@ -342,13 +342,22 @@ impl<'run> Outgoing<'run> {
         let Some(mut open) = self.fallback.take() else {
             return Err(error);
         };
-        if let Ok(left) = self.transmit.left() {
-            self.have_left(left);
-        }
+        let unsent: VecDeque<Target> = match &error {
+            // It knows exactly; what it did send need not be the first it was given.
+            NetError::Vanished { unsent, .. } => unsent.iter().copied().collect(),
+            _ => {
+                if let Ok(left) = self.transmit.left() {
+                    self.have_left(left);
+                }
+                std::mem::take(&mut self.in_flight)
+            }
+        };
+        self.have_left(self.accepted - unsent.len() as u64);
+        self.in_flight.clear();
+        self.limits.give_back(unsent.len());
         self.transmit = open()?;
         say(format_args!("{error}; going on with the packet socket"));
-        self.limits.give_back(self.in_flight.len());
-        let mut again: Vec<Target> = self.in_flight.drain(..).collect();
+        let mut again: Vec<Target> = unsent.into();
         again.extend_from_slice(&self.batch[self.next..]);
         self.batch = again;
         self.next = 0;
