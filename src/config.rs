@@ -21,7 +21,7 @@ use crate::probe::SynLayout;
 use crate::rate::{Bandwidth, PacketsPerSecond};
 use crate::smtp::{EhloName, Fqdn, FqdnError, Timeouts};
 use crate::targets::list::{self, ListError};
-use crate::targets::{Blocklist, Permutation, RangeSet, Shard, ShardError, Space};
+use crate::targets::{Blocklist, Permutation, RangeSet, Shard, ShardError, Space, Spacing};
 
 /// Packets a second when neither `--rate` nor `--bandwidth` is given: zmap's default.
 const DEFAULT_RATE: f64 = 10_000.0;
@@ -157,6 +157,10 @@ pub struct ScanPlan {
     pub shard: Shard,
     /// Probes to send at the most.
     pub max_targets: Option<u64>,
+    /// Probes to each target.
+    pub probes: u8,
+    /// How far they are apart.
+    pub spacing: Spacing,
     /// Time after which sending stops.
     pub max_runtime: Option<Duration>,
     /// Responders after which sending stops.
@@ -225,6 +229,10 @@ impl ScanPlan {
             return Err(ConfigError::ShardsWithoutSeed);
         }
         shard.split(0, args.sender_threads)?;
+        if args.probes > 1 && args.max_targets.is_some() {
+            let reason = "cannot be combined with --max-targets, which would end in the first pass";
+            return Err(refuse("probes", args.probes, reason));
+        }
         let stdin = |files: &[PathBuf]| files.iter().filter(|file| file.as_os_str() == "-").count();
         if stdin(&args.allowlist_file) + stdin(&args.list_of_ips_file) > 1 {
             let reason = "standard input can be read only once";
@@ -266,6 +274,11 @@ impl ScanPlan {
             nonce: random("nonce")?,
             shard,
             max_targets,
+            probes: args.probes,
+            spacing: match args.probe_spacing {
+                Some(time) => Spacing::time(seconds("probe-spacing", time)?),
+                None => Spacing::FULL_PASS,
+            },
             max_runtime: args.max_runtime.map(Duration::from_secs),
             max_results: args.max_results,
             pace,

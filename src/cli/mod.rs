@@ -239,8 +239,8 @@ mod tests {
         let Command::Scan(args) = cli.command else {
             panic!("not a scan");
         };
-        assert_eq!(args.max_sessions, MAX_SESSIONS);
-        assert_eq!(args.max_sessions_per_24, MAX_SESSIONS_PER_24);
+        assert_eq!(args.max_sessions as usize, MAX_SESSIONS);
+        assert_eq!(args.max_sessions_per_24 as usize, MAX_SESSIONS_PER_24);
         assert!((args.dialogue.session_timeout - 180.0).abs() < 1e-9);
     }
 }

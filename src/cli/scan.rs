@@ -59,6 +59,22 @@ pub struct ScanArgs {
     /// Bits a second on the wire, with G, M or K
     #[arg(short = 'B', long, value_name = "BPS", help_heading = "Sending")]
     pub bandwidth: Option<String>,
+    /// Probes to each target
+    ///
+    /// The repeats are spaced over the sweep, since loss comes in bursts: a whole pass over the
+    /// targets apart, or --probe-spacing.
+    #[arg(
+        short = 'P',
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=32),
+        help_heading = "Sending"
+    )]
+    pub probes: u8,
+    /// Seconds between the probes to one target, instead of a whole pass
+    #[arg(long, value_name = "SECONDS", help_heading = "Sending")]
+    pub probe_spacing: Option<f64>,
     /// Stop sending after this many seconds
     #[arg(short = 't', long, value_name = "SECONDS", help_heading = "Sending")]
     pub max_runtime: Option<u64>,

@@ -35,8 +35,10 @@ pub struct Unbalanced(String);
 pub struct Account {
     /// Addresses in the space.
     pub space: u64,
-    /// Probes that left; one per address.
+    /// Addresses for which a probe left.
     pub sent: u64,
+    /// Probes that left: so many for each of them.
+    pub probes: u64,
     /// Whether the walk (or the shard's part of it) came to its end.
     pub walk_complete: bool,
     /// Whether the walk covers the space: one shard, no limit.
@@ -69,7 +71,8 @@ impl Account {
         let progress = watch.shared.progress().clone();
         Self {
             space: plan.space.len(),
-            sent: watch.shared.sent.load(Ordering::Relaxed),
+            sent: watch.shared.targets.load(Ordering::Relaxed),
+            probes: watch.shared.sent.load(Ordering::Relaxed),
             walk_complete: sent
                 .iter()
                 .all(|sent| sent.as_ref().is_ok_and(|sent| sent.complete)),
@@ -284,6 +287,7 @@ impl Metadata {
         put("probe_args", json!(plan.layout.name()));
         put("probe_ttl", json!(plan.ttl));
         put("cooldown_secs", json!(plan.cooldown.as_secs_f64()));
+        put("probes", json!(plan.probes));
         put("max_targets", json!(plan.max_targets));
         put(
             "max_runtime",
@@ -377,7 +381,7 @@ impl Metadata {
         put("send_duration_secs", json!(account.send_time.as_secs_f64()));
         put("held_back_secs", json!(account.held_back.as_secs_f64()));
         put("cursors", json!(account.cursors));
-        put("packets_sent", json!(account.sent));
+        put("packets_sent", json!(account.probes));
         put("targets_scanned", json!(account.sent));
         put("targets_not_sent", json!(account.not_sent()));
         put(

@@ -37,7 +37,7 @@ use crate::session::{Engine, SessionConfig, SessionError, SessionRecord};
 use crate::smtp::DialogueConfig;
 use crate::status::say;
 use crate::store::Survey;
-use crate::targets::Walk;
+use crate::targets::{Passes, Walk};
 
 pub use account::{Account, Unbalanced};
 pub use network::Network;
@@ -102,7 +102,10 @@ struct Shared {
     held_back: AtomicBool,
     /// The limit that stopped the sending, if one did.
     limit: OnceLock<Finish>,
+    /// Probes that left.
     sent: AtomicU64,
+    /// Targets that a probe has left for: fewer, where each gets several.
+    targets: AtomicU64,
     responders: AtomicU64,
     dropped: AtomicU64,
     /// How far the sweep has come, renewed several times a second for the survey file.
@@ -305,7 +308,14 @@ fn senders(
             let cores = plan.cores.iter().copied().cycle();
             Ok(send::Sender {
                 thread: thread.into(),
-                walk: Walk::new(Arc::clone(&plan.space), &plan.permutation, shard, None)?,
+                walk: Passes::new(
+                    &plan.space,
+                    &plan.permutation,
+                    shard,
+                    plan.probes,
+                    plan.spacing,
+                    None,
+                )?,
                 transmit,
                 fallback,
                 rate,

@@ -5,7 +5,7 @@
 //! refuses for now (a full queue) is offered again, and what a failed backend had accepted but not
 //! sent goes to the packet socket instead. So nothing is skipped and nothing sent twice.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,7 +16,7 @@ use crate::net::{NetError, Transmit, sys};
 use crate::rate::{PacketsPerSecond, TokenBucket};
 use crate::session::Counters;
 use crate::status::say;
-use crate::targets::{Cursor, Target, Walk};
+use crate::targets::{Filled, Passes, PassesCursor, Target, Walk};
 
 /// Targets taken from the walk at once; also the most that leave in one go.
 const BATCH: usize = 256;
@@ -26,6 +26,9 @@ const HOLD: Duration = Duration::from_millis(2);
 
 /// Longest sleep, so that a stop is seen soon at the slowest rates.
 const NAP: Duration = Duration::from_millis(50);
+
+/// Responders that may wait for others in their /24: some 100 MB of memory.
+const CAPPED_MARK: u64 = 1_000_000;
 
 /// How often the cursor is told, for the survey file.
 const TELL: Duration = Duration::from_millis(200);
@@ -109,7 +112,7 @@ pub(super) type Fallback = Box<dyn FnMut() -> Result<Box<dyn Transmit>, NetError
 pub(super) struct Sender {
     /// Which of the senders this is, from 0.
     pub(super) thread: usize,
-    pub(super) walk: Walk,
+    pub(super) walk: Passes,
     pub(super) transmit: Box<dyn Transmit>,
     pub(super) fallback: Option<Fallback>,
     pub(super) rate: PacketsPerSecond,
@@ -193,7 +196,16 @@ impl Pace {
                 continue;
             }
             shared.held_back.store(false, Ordering::Relaxed);
-            let allowed = self.limits.reserve(outgoing.ready());
+            let ready = match outgoing.ready(now) {
+                Filled::NotBefore(due) => {
+                    outgoing.note_left()?;
+                    wait_until(due, now);
+                    continue;
+                }
+                Filled::Targets(count) => count,
+                Filled::Done => 0,
+            };
+            let allowed = self.limits.reserve(ready);
             if allowed == 0 {
                 if !outgoing.settle()? {
                     continue;
@@ -221,15 +233,18 @@ impl Pace {
     }
 }
 
-/// Whether so many responders wait that no more should be found for now.
+/// Whether so many responders wait that no more should be found for now. Those that wait only for
+/// others in their /24 must not stop the sweep: one tarpit network would; so of them far more may.
 fn behind(shared: &Shared, sessions: &Counters, mark: u64) -> bool {
     let found = shared.responders.load(Ordering::Relaxed);
-    found.saturating_sub(sessions.done() + sessions.open()) >= mark
+    let waiting = found.saturating_sub(sessions.done() + sessions.open());
+    let capped = sessions.queued_capped();
+    waiting.saturating_sub(capped) >= mark || capped >= CAPPED_MARK
 }
 
 /// The targets on their way: taken from the walk, accepted by the backend, left.
 struct Outgoing<'run> {
-    walk: Walk,
+    walk: Passes,
     transmit: Box<dyn Transmit>,
     fallback: Option<Fallback>,
     shared: &'run Shared,
@@ -237,19 +252,23 @@ struct Outgoing<'run> {
     /// Taken from the walk; those before `next` were accepted.
     batch: Vec<Target>,
     next: usize,
-    /// Accepted, not known to have left.
-    in_flight: VecDeque<Target>,
+    /// Whether the batch is of the first pass, so that each of it is a new target.
+    first_pass: bool,
+    /// Accepted, not known to have left, each with whether it is its target's first probe.
+    in_flight: VecDeque<(Target, bool)>,
+    /// What a backend that failed had accepted but not sent, to go before all else.
+    again: VecDeque<(Target, bool)>,
     /// Probes accepted by the present backend, and how many of them have left.
     accepted: u64,
     left: u64,
     /// The walk's cursor before each batch, with the number of probes accepted by then; the first
     /// is the last before which everything has left.
-    marks: VecDeque<(u64, Cursor)>,
+    marks: VecDeque<(u64, PassesCursor)>,
 }
 
 impl<'run> Outgoing<'run> {
     fn new(
-        walk: Walk,
+        walk: Passes,
         transmit: Box<dyn Transmit>,
         fallback: Option<Fallback>,
         shared: &'run Shared,
@@ -264,21 +283,36 @@ impl<'run> Outgoing<'run> {
             limits,
             batch: Vec::with_capacity(BATCH),
             next: 0,
+            first_pass: true,
             in_flight: VecDeque::new(),
+            again: VecDeque::new(),
             accepted: 0,
             left: 0,
         }
     }
 
-    /// How many targets are ready to be sent; 0 at the end of the walk.
-    fn ready(&mut self) -> usize {
-        if self.next == self.batch.len() {
-            self.batch.clear();
-            self.next = 0;
-            self.marks.push_back((self.accepted, self.walk.cursor()));
-            self.walk.fill(&mut self.batch, BATCH);
+    /// How many targets are ready to be sent, or until when there are none.
+    fn ready(&mut self, now: Instant) -> Filled {
+        if self.next < self.batch.len() {
+            return Filled::Targets(self.batch.len() - self.next);
         }
-        self.batch.len() - self.next
+        self.batch.clear();
+        self.next = 0;
+        if let Some((_, first_pass)) = self.again.front().copied() {
+            let alike = |(target, new): &(Target, bool)| (*new == first_pass).then_some(*target);
+            self.batch
+                .extend(self.again.iter().map_while(alike).take(BATCH));
+            self.again.drain(..self.batch.len());
+            self.first_pass = first_pass;
+            return Filled::Targets(self.batch.len());
+        }
+        let cursor = self.walk.cursor();
+        let filled = self.walk.fill(now, &mut self.batch, BATCH);
+        if let Filled::Targets(_) = filled {
+            self.first_pass = self.walk.cursor().first() != cursor.first();
+            self.marks.push_back((self.accepted, cursor));
+        }
+        filled
     }
 
     /// Offers the next `count` targets to the backend; returns how many it accepted.
@@ -288,7 +322,9 @@ impl<'run> Outgoing<'run> {
             Ok(taken) => taken,
             Err(error) => return self.fall_back(error).map(|()| 0),
         };
-        self.in_flight.extend(&offered[..taken]);
+        let first_pass = self.first_pass;
+        self.in_flight
+            .extend(offered[..taken].iter().map(|target| (*target, first_pass)));
         self.next += taken;
         self.accepted += taken as u64;
         self.note_left()?;
@@ -312,9 +348,14 @@ impl<'run> Outgoing<'run> {
         let count = usize::try_from(news)
             .unwrap_or(usize::MAX)
             .min(self.in_flight.len());
-        self.in_flight.drain(..count);
+        let new = self
+            .in_flight
+            .drain(..count)
+            .filter(|(_, new)| *new)
+            .count();
         self.left += count as u64;
         self.shared.sent.fetch_add(count as u64, Ordering::Relaxed);
+        self.shared.targets.fetch_add(new as u64, Ordering::Relaxed);
         while self.marks.get(1).is_some_and(|mark| mark.0 <= self.left) {
             self.marks.pop_front();
         }
@@ -342,25 +383,28 @@ impl<'run> Outgoing<'run> {
         let Some(mut open) = self.fallback.take() else {
             return Err(error);
         };
-        let unsent: VecDeque<Target> = match &error {
+        if let NetError::Vanished { unsent, .. } = &error {
             // It knows exactly; what it did send need not be the first it was given.
-            NetError::Vanished { unsent, .. } => unsent.iter().copied().collect(),
-            _ => {
-                if let Ok(left) = self.transmit.left() {
-                    self.have_left(left);
-                }
-                std::mem::take(&mut self.in_flight)
-            }
-        };
-        self.have_left(self.accepted - unsent.len() as u64);
-        self.in_flight.clear();
-        self.limits.give_back(unsent.len());
+            let unsent: HashSet<u32> = unsent.iter().map(|target| target.bits()).collect();
+            let (stuck, sent): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.in_flight)
+                .into_iter()
+                .partition(|(target, _)| unsent.contains(&target.bits()));
+            self.in_flight = sent;
+            self.have_left(self.accepted - stuck.len() as u64);
+            self.in_flight = stuck;
+        } else if let Ok(left) = self.transmit.left() {
+            self.have_left(left);
+        }
+        self.limits.give_back(self.in_flight.len());
         self.transmit = open()?;
         say(format_args!("{error}; going on with the packet socket"));
-        let mut again: Vec<Target> = unsent.into();
-        again.extend_from_slice(&self.batch[self.next..]);
-        self.batch = again;
-        self.next = 0;
+        let first_pass = self.first_pass;
+        let rest = self
+            .batch
+            .drain(self.next..)
+            .map(|target| (target, first_pass));
+        self.again.extend(self.in_flight.drain(..).chain(rest));
+        self.next = self.batch.len();
         // The new backend counts from zero; what is sent again lies behind the first mark.
         self.marks.truncate(1);
         if let Some(mark) = self.marks.front_mut() {
@@ -381,7 +425,8 @@ impl<'run> Outgoing<'run> {
 
     /// The walk's position up to which everything has left.
     fn cursor(&self) -> String {
-        let all_left = self.in_flight.is_empty() && self.next == self.batch.len();
+        let all_left =
+            self.in_flight.is_empty() && self.again.is_empty() && self.next == self.batch.len();
         match self.marks.front() {
             Some((_, cursor)) if !all_left => cursor.to_string(),
             _ => self.walk.cursor().to_string(),

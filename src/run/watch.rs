@@ -123,6 +123,10 @@ impl Watch {
             let end = *self.cooldown_end.get_or_insert(now + plan.cooldown);
             if now >= end {
                 self.shared.stop_receiving.store(true, Ordering::Relaxed);
+                if self.signalled == 1 {
+                    // Open sessions may end; those that wait would make it a matter of hours.
+                    self.stop.store(Stop::Drain as u8, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -135,7 +139,7 @@ impl Watch {
                 .cooldown_end
                 .map(|end| end.saturating_duration_since(now)),
             sent: self.shared.sent.load(Ordering::Relaxed),
-            to_send: plan.to_send(),
+            to_send: plan.to_send() * u64::from(plan.probes),
             responders: self.shared.responders.load(Ordering::Relaxed),
             dropped: self.shared.dropped.load(Ordering::Relaxed),
             queued: self.sessions.queued(),

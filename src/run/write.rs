@@ -86,11 +86,12 @@ impl Writer {
     /// Commits records together with how far the sweep has come.
     fn commit(&mut self, batch: &[(SessionRecord, Verdict)]) -> Result<(), StoreError> {
         let progress = self.shared.progress().clone();
-        let sent = self.shared.sent.load(Ordering::Relaxed);
+        let sent = self.shared.targets.load(Ordering::Relaxed);
+        let packets = self.shared.sent.load(Ordering::Relaxed);
         let counts = probe_counts(self.space, sent, &progress.replies);
         let metadata = [
             ("cursors", json!(progress.cursors)),
-            ("packets_sent", json!(sent)),
+            ("packets_sent", json!(packets)),
             ("updated_us", json!(Timestamp::now().as_microsecond())),
         ];
         self.survey.add_with(batch, &borrowed(&counts), &metadata)

@@ -283,6 +283,7 @@ fn signals_and_limits_end_a_sweep_with_everything_stored() {
         (&["INT"][..], 130, "interrupted by SIGINT"),
         (&["TERM"][..], 143, "interrupted by SIGTERM"),
         (&["INT", "TERM"][..], 143, "interrupted by SIGTERM"),
+        (&["HUP"][..], 129, "interrupted by SIGHUP"),
     ] {
         let survey = file(&directory, &format!("{code}-{}.db", signals.len()));
         let mut sweep = net.command("scan", PROGRAM);
@@ -337,6 +338,28 @@ fn signals_and_limits_end_a_sweep_with_everything_stored() {
             sqlite(&survey, "SELECT count(*) FROM hosts").trim()
         );
     }
+    // Three probes a target: each host once all the same.
+    let survey = file(&directory, "three.db");
+    let done = net.smtpsweep(&format!(
+        "scan 198.18.0.0/20 {NEAR} --rate 20000 -P 3 -o {}",
+        survey.display()
+    ));
+    ok(&done);
+    let value = |key: &str| {
+        sqlite(
+            &survey,
+            &format!("SELECT value FROM survey WHERE key = '{key}'"),
+        )
+        .trim()
+        .to_owned()
+    };
+    assert_eq!(value("packets_sent"), (3 * 4096).to_string());
+    assert_eq!(value("targets_scanned"), "4096");
+    assert_eq!(
+        value("success_unique"),
+        net.of_kind("smtp").len().to_string()
+    );
+
     let limited = |options: &str| {
         let survey = file(
             &directory,
