@@ -47,6 +47,7 @@ pub(crate) const ALL: &[Peer] = &[
     Peer { name: "421-after-ehlo", outcome: "service_closing", serve: busy_after_ehlo },
     Peer { name: "garbage-after-ehlo", outcome: "protocol_error", serve: garbage_after_ehlo },
     Peer { name: "masked", outcome: "completed", serve: masked },
+    Peer { name: "220-to-all", outcome: "completed", serve: always_220 },
 ];
 
 /// Serves the connections that arrive at `door`, each by a thread of its own, for ever.
@@ -259,6 +260,12 @@ fn masked(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
         b"502 5.5.1 Command not implemented\r\n",
         b"250 masked.example.test\r\n",
     )
+}
+
+fn always_220(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
+    let line = b"220 parrot.example.test\r\n";
+    stream.write_all(line)?;
+    answer(stream, line, line)
 }
 
 /// Answers commands until QUIT or the caller's close.

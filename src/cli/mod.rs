@@ -25,6 +25,15 @@ Exit codes:
 Signals: the first SIGINT or SIGTERM stops sending, waits for the cooldown, lets sessions end
 and stores them; a second one closes sessions at once (still one record each).";
 
+/// Exit codes of `probe`, as its `--help` shows them.
+const PROBE_EXIT_CODES: &str = "\
+Exit codes:
+  0    a connection came about, and its dialogue ended in the outcome that is shown
+  1    no connection came about (the outcome is shown all the same), or probe failed itself
+  2    usage: a wrong option, or a blocked address
+
+Unlike a sweep, probe dials without having sent a SYN of its own before.";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "smtpsweep", version, about, after_help = EXIT_CODES)]
@@ -108,6 +117,7 @@ pub struct BlocklistArgs {
 
 /// `smtpsweep probe`.
 #[derive(Debug, Args)]
+#[command(after_help = PROBE_EXIT_CODES)]
 pub struct ProbeArgs {
     /// IPv4 address or host name
     pub host: String,

@@ -4,7 +4,7 @@ mod probe;
 mod rules;
 mod survey;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -23,6 +23,7 @@ const USAGE: u8 = 2;
 /// Parses the command line and carries it out; see `smtpsweep --help` for the exit codes.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    let prints = is_output_printed(&cli.command);
     let result = match cli.command {
         Command::Scan(args) => ScanPlan::new(*args)
             .map_err(Into::into)
@@ -36,7 +37,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if prints && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("smtpsweep: {}", sentence(&error)));
             ExitCode::from(if error.is::<ConfigError>() {
@@ -60,11 +61,45 @@ fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-/// Whether the reader of our output went away, which ends a command like any other end.
+/// Whether what a command is for goes to standard output, so that it has done its work once
+/// nobody reads on. What `scan` is for goes to the survey file.
+fn is_output_printed(command: &Command) -> bool {
+    match command {
+        Command::Scan(args) => args.dryrun,
+        Command::Export(args) => args.output_file.is_none(),
+        Command::Probe(_) | Command::Report(_) | Command::Classify(_) | Command::Rules(_) => true,
+    }
+}
+
+/// Whether the reader of our output went away.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<io::Error>()
             .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_printed_ends_well_with_its_reader() {
+        for (line, printed) in [
+            ("scan 192.0.2.1", false),
+            ("scan 192.0.2.1 -m -", false),
+            ("scan 192.0.2.1 --dryrun", true),
+            ("probe 192.0.2.1", true),
+            ("report a.db", true),
+            ("classify a.db", true),
+            ("export a.db", true),
+            ("export a.db -o b.csv", false),
+            ("rules list", true),
+        ] {
+            let words = std::iter::once("smtpsweep").chain(line.split(' '));
+            let cli = Cli::try_parse_from(words).expect(line);
+            assert_eq!(is_output_printed(&cli.command), printed, "{line}");
+        }
+    }
 }

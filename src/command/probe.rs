@@ -1,27 +1,34 @@
-//! `smtpsweep probe HOST`: one dialogue over a plain connection, shown as it happens.
+//! `smtpsweep probe HOST`: one session with one host, shown as it happens.
 //!
-//! The dialogue is the sweep's own state machine; only the loop around it is simpler: one
-//! blocking socket instead of thousands.
+//! The session is held by the sweep's own [`Engine`], so that what `probe` shows is what a sweep
+//! would record. Only the way to the [`Responder`] differs: nobody has answered a SYN of ours, so
+//! it is made of a [`Target`] (an address minus the blocklist) by [`Responder::dialled`].
+//!
+//! When nobody reads the output any more, the session is ended as by a stop, with QUIT.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{
-    IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream, ToSocketAddrs as _,
-};
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _, UdpSocket};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
+use crossbeam_channel::{Sender, unbounded};
 
 use super::rules::print_explanation;
 use crate::cli::ProbeArgs;
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, DialoguePlan};
 use crate::fingerprint::Replies;
-use crate::smtp::{Dialogue, DialogueConfig, Outcome, Side, Transcript};
+use crate::probe::Responder;
+use crate::session::{Counters, Engine, Seen, SessionConfig, SessionRecord, Stop, Watch};
+use crate::smtp::{DialogueConfig, Side};
 use crate::store::text::escape;
-use crate::targets::Target;
-use crate::targets::{RangeSet, Space};
+use crate::targets::{RangeSet, Space, Target};
 
 /// Dials, converses, prints, classifies.
+///
+/// # Errors
+/// No connection came about, or the output cannot be written.
 pub(super) fn probe(args: &ProbeArgs) -> anyhow::Result<()> {
     let plan = config::dialogue(&args.dialogue)?;
     let rules = config::rules(args.rules.as_deref()).map_err(ConfigError::from)?;
@@ -35,11 +42,27 @@ pub(super) fn probe(args: &ProbeArgs) -> anyhow::Result<()> {
     let target = space
         .target(0)
         .with_context(|| format!("{address} is blocked"))?;
+    let peer = SocketAddrV4::new(target.addr(), args.target_port);
 
-    let (outcome, transcript) = converse(target, args, &plan)?;
-    println!("\noutcome: {outcome}");
-    print_explanation(&rules.explain(&Replies::of(&transcript).observation()))?;
-    Ok(())
+    let mut out = io::stdout();
+    if args.host.parse() != Ok(address) {
+        writeln!(out, "{} is {address}", args.host).context(UNWRITABLE)?;
+    }
+    writeln!(out, "connecting to {peer}").context(UNWRITABLE)?;
+    let record = converse(target, peer, &plan)?;
+    let detail = record.detail.as_deref();
+    let reason = detail.map_or_else(String::new, |text| {
+        format!(" ({})", escape(text.as_bytes()))
+    });
+    writeln!(out, "\noutcome: {}{reason}", record.outcome).context(UNWRITABLE)?;
+    if record.connect_ms.is_none() {
+        bail!(
+            "no connection to {peer}: {}",
+            detail.unwrap_or_else(|| record.outcome.name())
+        );
+    }
+    let replies = Replies::of(&record.transcript);
+    print_explanation(&rules.explain(&replies.observation())).context(UNWRITABLE)
 }
 
 /// The IPv4 address of a host, by its digits or its name.
@@ -47,98 +70,119 @@ fn resolve(host: &str, port: u16) -> anyhow::Result<Ipv4Addr> {
     if let Ok(address) = host.parse() {
         return Ok(address);
     }
-    let addresses = (host, port)
+    (host, port)
         .to_socket_addrs()
-        .with_context(|| format!("cannot resolve {host}"))?;
-    for address in addresses {
-        if let IpAddr::V4(address) = address.ip() {
-            println!("{host} is {address}");
-            return Ok(address);
-        }
-    }
-    bail!("{host} has no IPv4 address")
+        .with_context(|| format!("cannot resolve {host}"))?
+        .find_map(|address| match address.ip() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+        .with_context(|| format!("{host} has no IPv4 address"))
 }
 
-/// Holds the dialogue; prints each piece as it comes and goes.
+/// Holds the session; prints each piece as it comes and goes.
 fn converse(
     target: Target,
-    args: &ProbeArgs,
-    plan: &config::DialoguePlan,
-) -> anyhow::Result<(Outcome, Transcript)> {
-    let peer = SocketAddrV4::new(target.addr(), args.target_port);
-    println!("connecting to {peer}");
-    let dialled = Instant::now();
-    let mut stream = match TcpStream::connect_timeout(&peer.into(), plan.timeouts.connect) {
-        Ok(stream) => stream,
-        Err(error) => bail!("no connection to {peer}: {error}"),
+    peer: SocketAddrV4,
+    plan: &DialoguePlan,
+) -> anyhow::Result<SessionRecord> {
+    // Without a route there will be no connection, and so no name to say either.
+    let source = source_towards(peer).ok();
+    let name = plan.ehlo(source.unwrap_or(Ipv4Addr::UNSPECIFIED));
+    let dialogue = DialogueConfig {
+        timeouts: plan.timeouts,
+        ..DialogueConfig::new(name)
     };
-    let now = Instant::now();
-    println!("connected after {} ms\n", (now - dialled).as_millis());
-    let SocketAddr::V4(source) = stream.local_addr()? else {
-        bail!("an IPv4 connection has an IPv6 address")
+    let config = SessionConfig {
+        source,
+        ..SessionConfig::new(dialogue)
     };
-    stream.set_nodelay(true)?;
-    let mut dialogue = Dialogue::new(
-        Arc::new(DialogueConfig {
-            timeouts: plan.timeouts,
-            ..DialogueConfig::new(plan.ehlo(*source.ip()))
-        }),
-        now,
-    );
-    let mut buffer = [0; 4096];
-    loop {
-        while let Some(octets) = dialogue.poll_output(Instant::now()) {
-            show(now, Side::Client, &octets);
-            // A failed write shows as a close or reset in the next read.
-            let _ = stream.write_all(&octets);
-        }
-        let Some(deadline) = dialogue.poll_timeout().filter(|_| !dialogue.is_done()) else {
-            break;
-        };
-        let wait = deadline.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
-            dialogue.handle_timeout(Instant::now(), None);
-            continue;
-        }
-        stream.set_read_timeout(Some(wait))?;
-        match stream.read(&mut buffer) {
-            Ok(0) => {
-                println!(
-                    "{:>6} ms  -- closed by the server",
-                    now.elapsed().as_millis()
-                );
-                dialogue.handle_close(Instant::now());
-            }
-            Ok(length) => {
-                show(now, Side::Server, &buffer[..length]);
-                dialogue.handle_input(Instant::now(), &buffer[..length]);
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    dialogue.handle_timeout(Instant::now(), None);
-                }
-                io::ErrorKind::Interrupted => {}
-                _ => {
-                    println!("{:>6} ms  -- {error}", now.elapsed().as_millis());
-                    dialogue.handle_reset(Instant::now());
-                }
-            },
-        }
+    let (responders, input) = unbounded();
+    let (output, records) = unbounded();
+    let stop = Arc::new(AtomicU8::new(Stop::Run as u8));
+    let (told, failures) = unbounded();
+    let engine = Engine::new(
+        config,
+        input,
+        output,
+        Arc::new(move |address| address == target.addr()),
+        Arc::new(Counters::new()),
+        Arc::clone(&stop),
+    )?
+    .watched_by(printer(stop, told));
+    responders.send(Responder::dialled(target, peer.port(), unix_us()))?;
+    drop(responders);
+    engine.run()?;
+    if let Ok(error) = failures.try_recv() {
+        return Err(error).context(UNWRITABLE);
     }
-    let _ = stream.shutdown(Shutdown::Both);
-    Ok(dialogue.finish())
+    records
+        .try_recv()
+        .context("the session left no record; please report this")
+}
+
+/// The address from which the routing table has us reach that peer. Connecting a datagram socket
+/// asks for it and sends nothing.
+fn source_towards(peer: SocketAddrV4) -> io::Result<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(peer)?;
+    match socket.local_addr()? {
+        SocketAddr::V4(local) => Ok(*local.ip()),
+        SocketAddr::V6(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+}
+
+/// Prints what is seen of the session. The first failure to print is told and stops the session.
+fn printer(stop: Arc<AtomicU8>, failed: Sender<io::Error>) -> Watch {
+    let begun = Instant::now();
+    let mut connected = begun;
+    Box::new(move |_, seen| {
+        if stop.load(Ordering::Relaxed) != Stop::Run as u8 {
+            return;
+        }
+        let shown = match seen {
+            Seen::Connected => {
+                connected = Instant::now();
+                let took = (connected - begun).as_millis();
+                writeln!(io::stdout(), "connected after {took} ms\n")
+            }
+            Seen::Octets(side, octets) => show(connected, side, octets),
+            Seen::Closed => note(connected, "closed by the server"),
+            Seen::Lost => note(connected, "connection lost"),
+        };
+        if let Err(error) = shown {
+            stop.store(Stop::Now as u8, Ordering::Relaxed);
+            // Who would hear of it has gone only if the probe is over.
+            let _ = failed.send(error);
+        }
+    })
 }
 
 /// Prints a piece line by line, with its time and side; hostile bytes are escaped.
-fn show(begin: Instant, side: Side, octets: &[u8]) {
+fn show(begin: Instant, side: Side, octets: &[u8]) -> io::Result<()> {
     let mark = match side {
         Side::Client => "C:",
         Side::Server => "S:",
     };
     let at = begin.elapsed().as_millis();
+    let mut out = io::stdout().lock();
     for line in octets.split_inclusive(|octet| *octet == b'\n') {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        println!("{at:>6} ms  {mark} {}", escape(line));
+        writeln!(out, "{at:>6} ms  {mark} {}", escape(line))?;
     }
+    Ok(())
 }
+
+fn note(begin: Instant, what: &str) -> io::Result<()> {
+    let at = begin.elapsed().as_millis();
+    writeln!(io::stdout(), "{at:>6} ms  -- {what}")
+}
+
+fn unix_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What failed when standard output does.
+const UNWRITABLE: &str = "cannot write to standard output";

@@ -8,8 +8,10 @@ pub use crate::wire::tcp::Options as SynAckOptions;
 
 /// A host that answered our SYN with a SYN-ACK that repeats its cookie.
 ///
-/// The fields are private: [`Classifier::classify`](super::Classifier::classify) makes one after
-/// the cookie held. The one other way is [`Responder::dialled`], which wants a [`Target`] instead.
+/// The fields are private: in a sweep only [`Classifier::classify`](super::Classifier::classify)
+/// makes one, after the cookie held. The exception is [`Responder::dialled`], for
+/// `smtpsweep probe HOST`: that host has answered nothing yet, but was named by the user, and it
+/// comes as a [`Target`], which never is a blocked address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Responder {
     pub(super) addr: Ipv4Addr,
@@ -25,8 +27,9 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// A host that is to be dialled without having been probed (`smtpsweep probe HOST`). What a
-    /// SYN-ACK would have told is zero or empty. `seen_us` is in microseconds since the Unix epoch.
+    /// A host that is to be dialled without having been probed (`smtpsweep probe HOST`): nothing
+    /// proves that it answers, or that it wants to. Sweeps must not use it. What a SYN-ACK would
+    /// have told is zero or empty. `seen_us` is in microseconds since the Unix epoch.
     pub fn dialled(addr: Target, dport: u16, seen_us: u64) -> Self {
         Self {
             addr: addr.addr(),

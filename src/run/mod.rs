@@ -244,11 +244,11 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
     // The writer's failure first: it is what stopped the others.
     let mut outcome = written.result;
     for sender in sent {
-        outcome = outcome.and(sender.and_then(|sent| Ok(sent.ended?)));
+        outcome = outcome.and_then(|()| Ok(sender?.ended?));
     }
-    outcome = outcome
-        .and(received.and_then(|received| Ok(received.ended?)))
-        .and(engine.and_then(|ended| Ok(ended?)))
+    let outcome = outcome
+        .and_then(|()| Ok(received?.ended?))
+        .and_then(|()| Ok(engine??))
         .and_then(|()| Ok(account.check()?));
     metadata.end(&account, finish, outcome.as_ref().err(), started.elapsed());
     let counts = account.probe_counts();
@@ -305,7 +305,7 @@ fn senders(
         .zip(transmit.into_iter().zip(fallback))
         .map(|(thread, (transmit, fallback))| {
             let shard = plan.shard.split(thread, threads)?;
-            let cores = plan.cores.iter().copied().cycle();
+            let mut cores = plan.cores.iter().copied().cycle();
             Ok(send::Sender {
                 thread: thread.into(),
                 walk: Passes::new(
@@ -319,7 +319,7 @@ fn senders(
                 transmit,
                 fallback,
                 rate,
-                core: cores.skip(thread.into()).next(),
+                core: cores.nth(thread.into()),
                 limits: Arc::clone(&limits),
                 backlog_mark: plan.max_sessions.into(),
                 shared: Arc::clone(&watch.shared),

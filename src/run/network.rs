@@ -109,7 +109,7 @@ pub(super) fn way_out(plan: &ScanPlan, route: &RouteOptions) -> Result<Link, Net
             Err(error) => return Err(error),
         }
     }
-    Err(first.unwrap_or(NetError::NoRoute {
+    Err(first.unwrap_or_else(|| NetError::NoRoute {
         to: Ipv4Addr::UNSPECIFIED,
         interface: route.interface.clone(),
     }))

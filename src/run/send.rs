@@ -309,7 +309,7 @@ impl<'run> Outgoing<'run> {
         let cursor = self.walk.cursor();
         let filled = self.walk.fill(now, &mut self.batch, BATCH);
         if let Filled::Targets(_) = filled {
-            self.first_pass = self.walk.cursor().first() != cursor.first();
+            self.first_pass = self.walk.filled_by() == 0;
             self.marks.push_back((self.accepted, cursor));
         }
         filled

@@ -53,8 +53,6 @@ pub struct Engine {
     admit: Admit,
     counters: Arc<Counters>,
     stop: Arc<AtomicU8>,
-    /// Whether nobody is dialled any more.
-    draining: bool,
     /// Responders that will not be dialled; their records wait for room in the outbox.
     refused: VecDeque<Responder>,
     pub(super) dial: Dial,
@@ -109,7 +107,6 @@ impl Engine {
             admit,
             counters,
             stop,
-            draining: false,
             refused: VecDeque::new(),
             dial: dial::dial,
             poll: Poll::new().map_err(SessionError::Poll)?,
@@ -144,9 +141,8 @@ impl Engine {
                 self.end_sessions();
                 return self.refuse_until_closed();
             }
-            self.draining |= stop == Stop::Drain;
             self.take_in();
-            if self.draining {
+            if stop == Stop::Drain {
                 self.refuse_waiting();
             }
             self.open_sessions();
@@ -207,7 +203,6 @@ impl Engine {
             && self.sessions.len() < self.config.max_sessions
             && !self.outbox.is_full()
             && self.pause.is_none()
-            && !self.draining
     }
 
     fn open_sessions(&mut self) {

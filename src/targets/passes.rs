@@ -63,6 +63,7 @@ pub enum Filled {
 pub struct Passes {
     passes: Vec<Pass>,
     spacing: Spacing,
+    filled_by: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +119,7 @@ impl Passes {
         Ok(Self {
             passes: (0..count).map(pass).collect::<Result<_, _>>()?,
             spacing,
+            filled_by: 0,
         })
     }
 
@@ -127,9 +129,10 @@ impl Passes {
         debug_assert!(max > 0, "room for nothing is a wait for ever");
         loop {
             self.allow(now);
-            for pass in self.passes.iter_mut().rev() {
+            for (at, pass) in self.passes.iter_mut().enumerate().rev() {
                 let count = pass.walk.fill_to(targets, max.max(1), pass.allowed);
                 if count > 0 {
+                    self.filled_by = at;
                     return Filled::Targets(count);
                 }
             }
@@ -179,6 +182,11 @@ impl Passes {
             first: first.walk.cursor(),
             repeats: repeats.iter().map(|pass| pass.walk.done()).collect(),
         }
+    }
+
+    /// Which pass the last targets were of, counted from 0: of the first, each is a new one.
+    pub fn filled_by(&self) -> usize {
+        self.filled_by
     }
 
     /// How many passes there are.

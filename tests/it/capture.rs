@@ -1,10 +1,11 @@
 //! What is really on the wire, seen by tcpdump in the test internet: one SYN per target, none to a
-//! blocked address, good checksums, and sessions that end with QUIT.
+//! blocked address, good checksums, and sessions that end with QUIT, those with odd peers too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use pnet_packet::Packet as _;
@@ -12,7 +13,9 @@ use pnet_packet::ethernet::EthernetPacket;
 use pnet_packet::ipv4::{self, Ipv4Packet};
 use pnet_packet::tcp::{self, TcpFlags, TcpPacket};
 
-use crate::support::{Testnet, file, one_at_a_time, privileged, run, scratch};
+use smtpsweep::smtp::Outcome;
+
+use crate::support::{Testnet, file, oddpeers, one_at_a_time, privileged, run, scratch};
 
 /// The frames of a pcap file (little-endian, microseconds; the format tcpdump writes here).
 fn frames(pcap: &[u8]) -> Vec<&[u8]> {
@@ -25,6 +28,97 @@ fn frames(pcap: &[u8]) -> Vec<&[u8]> {
         at += 16 + length;
     }
     frames
+}
+
+/// tcpdump at the scanner's interface.
+struct Capture {
+    tcpdump: Child,
+    pcap: PathBuf,
+}
+
+impl Capture {
+    fn start(net: &Testnet, pcap: PathBuf) -> Self {
+        let tcpdump = net
+            .command("net", "tcpdump")
+            .args("-i sws0 -B 16384 -U -n -s 0 -w".split_whitespace())
+            .arg(&pcap)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        Self { tcpdump, pcap }
+    }
+
+    /// What it caught.
+    fn stop(mut self) -> Vec<u8> {
+        std::thread::sleep(Duration::from_millis(500));
+        run(std::process::Command::new("kill").arg(self.tcpdump.id().to_string()));
+        self.tcpdump.wait().unwrap();
+        fs::read(&self.pcap).unwrap()
+    }
+}
+
+/// The scanner's address.
+const US: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 2);
+
+/// What left the scanner.
+#[derive(Default)]
+struct Left {
+    /// Probes per address.
+    probes: BTreeMap<Ipv4Addr, u32>,
+    /// What was said in each session (address and our port), retransmissions left out.
+    said: BTreeMap<(Ipv4Addr, u16), Vec<u8>>,
+    /// Every address that anything was sent to.
+    contacted: BTreeSet<Ipv4Addr>,
+}
+
+impl Left {
+    fn of(pcap: &[u8]) -> Self {
+        let mut left = Self::default();
+        let mut told = BTreeSet::new();
+        for frame in frames(pcap) {
+            let ethernet = EthernetPacket::new(frame).unwrap();
+            let Some(ip) = Ipv4Packet::new(ethernet.payload()) else {
+                continue;
+            };
+            if ip.get_version() != 4 || ip.get_source() != US {
+                continue;
+            }
+            let to = ip.get_destination();
+            left.contacted.insert(to);
+            let length =
+                usize::from(ip.get_total_length()) - usize::from(ip.get_header_length()) * 4;
+            let Some(segment) = TcpPacket::new(&ip.payload()[..length]) else {
+                continue;
+            };
+            let session = (to, segment.get_source());
+            if segment.get_flags() == TcpFlags::SYN && segment.get_source() < 32768 {
+                // Of the kernel's own frames, checksum offload would show unfinished ones.
+                assert_eq!(ipv4::checksum(&ip), ip.get_checksum());
+                let sum = tcp::ipv4_checksum(&segment, &US, &to);
+                assert_eq!(sum, segment.get_checksum());
+                *left.probes.entry(to).or_default() += 1;
+            } else if !segment.payload().is_empty()
+                && told.insert((session, segment.get_sequence()))
+            {
+                let said = left.said.entry(session).or_default();
+                said.extend_from_slice(segment.payload());
+            }
+        }
+        left
+    }
+
+    /// The lines said in each session.
+    fn lines(&self) -> impl Iterator<Item = (Ipv4Addr, Vec<String>)> {
+        self.said.iter().map(|((address, _), octets)| {
+            let text = String::from_utf8_lossy(octets);
+            (
+                *address,
+                text.split_inclusive('\n').map(str::to_owned).collect(),
+            )
+        })
+    }
 }
 
 #[test]
@@ -43,26 +137,7 @@ fn one_good_syn_per_target_none_to_blocked_ones_and_quit_at_the_end() {
         file(&directory, "blocked.txt"),
     );
     fs::write(&blocked, "198.18.2.0/24 # asked us\n198.18.5.77\n").unwrap();
-    // Checksum offload would leave the kernel's own frames unfinished in the capture.
-    let mut tcpdump = net
-        .command("net", "tcpdump")
-        .args([
-            "-i",
-            "sws0",
-            "-w",
-            &pcap.display().to_string(),
-            "-B",
-            "16384",
-            "-U",
-            "-n",
-            "-s",
-            "0",
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    let capture = Capture::start(&net, pcap);
     let done = net.smtpsweep(&format!(
         "scan 198.18.0.0/20 --no-default-blocklist -b {} --rate 4000 --cooldown-time 1 -q \
          --ehlo-name scanner.example.org -o {}",
@@ -70,51 +145,21 @@ fn one_good_syn_per_target_none_to_blocked_ones_and_quit_at_the_end() {
         file(&directory, "survey.db").display()
     ));
     assert_eq!(done.code, 0, "{}", done.stderr);
-    std::thread::sleep(Duration::from_millis(500));
-    run(std::process::Command::new("kill").arg(tcpdump.id().to_string()));
-    tcpdump.wait().unwrap();
-
-    let pcap = fs::read(&pcap).unwrap();
-    let us: Ipv4Addr = "10.200.0.2".parse().unwrap();
-    let mut probes = BTreeMap::<Ipv4Addr, u32>::new();
-    let mut said = BTreeMap::<(Ipv4Addr, u16), Vec<u8>>::new();
-    let mut contacted = BTreeSet::new();
-    for frame in frames(&pcap) {
-        let ethernet = EthernetPacket::new(frame).unwrap();
-        let Some(ip) = Ipv4Packet::new(ethernet.payload()) else {
-            continue;
-        };
-        if ip.get_version() != 4 || ip.get_source() != us {
-            continue;
-        }
-        contacted.insert(ip.get_destination());
-        let length = usize::from(ip.get_total_length()) - usize::from(ip.get_header_length()) * 4;
-        let Some(segment) = TcpPacket::new(&ip.payload()[..length]) else {
-            continue;
-        };
-        if segment.get_flags() == TcpFlags::SYN && segment.get_source() < 32768 {
-            assert_eq!(ipv4::checksum(&ip), ip.get_checksum());
-            let sum = tcp::ipv4_checksum(&segment, &us, &ip.get_destination());
-            assert_eq!(sum, segment.get_checksum());
-            *probes.entry(ip.get_destination()).or_default() += 1;
-        } else if !segment.payload().is_empty() {
-            let session = (ip.get_destination(), segment.get_source());
-            said.entry(session)
-                .or_default()
-                .extend_from_slice(segment.payload());
-        }
-    }
+    let left = Left::of(&capture.stop());
     let targets: BTreeSet<Ipv4Addr> = (0..4096u32)
         .map(|host| Ipv4Addr::from_bits(0xC612_0000 + host))
         .filter(|address| address.octets()[2] != 2 && address.octets()[2..] != [5, 77])
         .collect();
     assert!(
-        probes.values().all(|count| *count == 1),
+        left.probes.values().all(|count| *count == 1),
         "an address was probed twice"
     );
-    assert_eq!(probes.keys().copied().collect::<BTreeSet<_>>(), targets);
+    assert_eq!(
+        left.probes.keys().copied().collect::<BTreeSet<_>>(),
+        targets
+    );
     assert!(
-        contacted.is_subset(&targets),
+        left.contacted.is_subset(&targets),
         "a blocked address was contacted"
     );
     let servers = net
@@ -122,13 +167,60 @@ fn one_good_syn_per_target_none_to_blocked_ones_and_quit_at_the_end() {
         .iter()
         .filter(|truth| targets.contains(&truth.address.parse().unwrap()))
         .count();
-    assert_eq!(said.len(), servers, "one session per server");
-    for (session, octets) in said {
-        let lines: Vec<&[u8]> = octets.split_inclusive(|octet| *octet == b'\n').collect();
-        assert_eq!(
-            lines,
-            [&b"EHLO scanner.example.org\r\n"[..], b"QUIT\r\n"],
-            "{session:?}"
-        );
+    assert_eq!(left.said.len(), servers, "one session per server");
+    for (address, lines) in left.lines() {
+        assert_eq!(lines, [EHLO, "QUIT\r\n"], "{address}");
     }
+}
+
+const EHLO: &str = "EHLO scanner.example.org\r\n";
+
+#[test]
+fn whoever_has_greeted_is_told_quit_however_odd_it_is() {
+    if !privileged("whoever_has_greeted_is_told_quit_however_odd_it_is") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up(
+        "quit",
+        &format!(
+            "--prefix 198.18.0.0/22 --only none --shares odd=8 --oddpeers {}",
+            oddpeers()
+        ),
+    );
+    let directory = scratch();
+    let capture = Capture::start(&net, file(&directory, "quit.pcap"));
+    let done = net.smtpsweep(&format!(
+        "scan 198.18.0.0/22 --no-default-blocklist --rate 1000 --cooldown-time 1 -q \
+         --greeting-timeout 4 --step-timeout 4 --session-timeout 12 \
+         --ehlo-name scanner.example.org -o {}",
+        file(&directory, "survey.db").display()
+    ));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let left = Left::of(&capture.stop());
+
+    let said: BTreeMap<Ipv4Addr, Vec<String>> = left.lines().collect();
+    let (mut told, mut silent) = (BTreeSet::new(), BTreeSet::new());
+    for truth in net.of_kind("odd") {
+        let lines = said.get(&truth.address.parse().unwrap());
+        let outcome = Outcome::from_name(&truth.outcome).unwrap();
+        if outcome == Outcome::ResetInDialogue {
+            // After a reset there is nobody to say it to.
+            continue;
+        }
+        if !outcome.is_smtp() {
+            assert_eq!(lines, None, "{truth:?}: spoke to a peer that did not greet");
+            silent.insert(&truth.name);
+            continue;
+        }
+        let lines = lines.unwrap_or_else(|| panic!("{truth:?}: not a word"));
+        let quits = lines.iter().filter(|line| *line == "QUIT\r\n").count();
+        assert_eq!(
+            (lines.last().map(String::as_str), quits),
+            (Some("QUIT\r\n"), 1),
+            "{truth:?}: {lines:?}"
+        );
+        told.insert(&truth.name);
+    }
+    assert!(told.len() >= 15 && silent.len() >= 6, "{told:?} {silent:?}");
 }

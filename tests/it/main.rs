@@ -11,5 +11,6 @@ mod cli;
 mod faults;
 mod layers;
 mod links;
+mod probe;
 mod support;
 mod sweep;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::{
-    PROGRAM, Run, Testnet, file, one_at_a_time, privileged, repository, run, scratch, sqlite,
+    PROGRAM, Run, Testnet, file, oddpeers, one_at_a_time, privileged, run, scratch, sqlite,
 };
 
 /// What real servers are called in verdicts, and whether their stock greeting tells a version.
@@ -27,18 +27,6 @@ const PRODUCTS: &[(&str, &str, Option<&str>)] = &[
 /// Options every sweep of the test internet needs; its servers are near, so timeouts are short.
 const NEAR: &str = "--no-default-blocklist --cooldown-time 1 --greeting-timeout 4 \
                     --step-timeout 4 --session-timeout 8 --ehlo-name scanner.example.org -q";
-
-/// The example program with the misbehaving peers, built as the program under test was.
-fn oddpeers() -> String {
-    let directory = Path::new(PROGRAM).parent().unwrap();
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--example", "oddpeers"]);
-    if directory.ends_with("release") {
-        build.arg("--release");
-    }
-    ok(&run(build.current_dir(repository())));
-    directory.join("examples/oddpeers").display().to_string()
-}
 
 fn ok(done: &Run) {
     assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
