@@ -10,5 +10,6 @@ mod capture;
 mod cli;
 mod faults;
 mod layers;
+mod live;
 mod support;
 mod sweep;
