@@ -4,7 +4,7 @@ mod probe;
 mod rules;
 mod survey;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser as _;

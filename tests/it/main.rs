@@ -11,6 +11,7 @@ mod cli;
 mod faults;
 mod layers;
 mod links;
+mod live;
 mod probe;
 mod support;
 mod sweep;

@@ -18,6 +18,9 @@ pub(super) const RING_LEN: u64 = 1 << 16;
 /// of its probes are used again, so as many as slots are never too few.
 pub(super) const LOG_LEN: u64 = RING_LEN;
 
+/// The same as a number of things in memory.
+const SLOTS: usize = 1 << RING_LEN.trailing_zeros();
+
 /// Where new probes go: all positions below are ready to be sent.
 pub(super) const HEAD: usize = 0;
 /// The next position to be handed to the driver.
@@ -40,9 +43,9 @@ pub(super) const FENCE: usize = 23;
 /// The first entry of the log.
 const LOG: usize = 32;
 /// The first slot of the ring.
-const RING: usize = LOG + 2 * LOG_LEN as usize;
+const RING: usize = LOG + 2 * SLOTS;
 /// Words in all.
-pub(super) const WORDS: usize = RING + 2 * RING_LEN as usize;
+pub(super) const WORDS: usize = RING + 2 * SLOTS;
 
 /// The first word of a position's slot.
 pub(super) const fn slot_at(position: u64) -> usize {
@@ -51,11 +54,10 @@ pub(super) const fn slot_at(position: u64) -> usize {
 
 /// The first word of a log entry, counted from 0 without end.
 pub(super) const fn log_at(entry: u64) -> usize {
-    LOG + 2 * (entry % LOG_LEN) as usize
+    LOG + 2 * ring_index(entry)
 }
 
 /// A position's place among [`RING_LEN`].
-#[expect(clippy::cast_possible_truncation, reason = "below RING_LEN")]
 pub(super) const fn ring_index(position: u64) -> usize {
     (position % RING_LEN) as usize
 }
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn regions_do_not_overlap_and_the_ring_closes_on_itself() {
-        assert!(HEAD < TAIL && FENCE < LOG);
+        const { assert!(HEAD < TAIL && FENCE < LOG && LOG_LEN == RING_LEN) };
         assert_eq!(log_at(0), LOG);
         assert_eq!(log_at(LOG_LEN), LOG);
         assert_eq!(log_at(LOG_LEN - 1) + 2, slot_at(0));
@@ -109,7 +111,7 @@ mod tests {
         assert_eq!(slot_at(5 * RING_LEN + 3), slot_at(3));
         // The programs' words share one cache line, and user space's is two away.
         assert_eq!((TAIL * 8) % 128, 0);
-        assert!(FENCE < TAIL + 8 && TAIL >= HEAD + 16);
+        const { assert!(FENCE < TAIL + 8 && TAIL >= HEAD + 16) };
     }
 
     #[test]

@@ -40,19 +40,26 @@ use super::sys::{self, LoadError, ProgramKind, SharedWords};
 use super::{Link, LinkKind, NetError, Transmit};
 use crate::probe::Syn;
 use crate::targets::Target;
-use layout::{DONE, Dropped, FAILED, HEAD, LOGGED, RING_LEN, WORDS, failure, log_at, ring_index};
+use layout::{
+    DONE, Dropped, FAILED, HEAD, LOGGED, RING_LEN, TAIL, WORDS, failure, log_at, ring_index,
+};
 use ledger::Ledger;
 use program::{Place, Template};
 use runner::{Control, Runner};
 
-/// Frames that the kernel makes at once, and so the longest burst.
-const BATCH: u32 = 64;
+/// Frames that the kernel makes at once, and so the longest burst of its making. 128 cost 3 % less
+/// each than 64; 256 as little as 128, but fill veth's queue of 256 to the brim.
+const BATCH: u32 = 128;
 
 /// How long a full ring may hold the sender up before it gets to look around.
 const SEND_PATIENCE: Duration = Duration::from_millis(100);
 
-/// How long a sender with a full ring, or one that waits for the last probes, sleeps.
-const NAP: Duration = Duration::from_micros(200);
+/// How long a sender with a full ring sleeps: a quarter of the time in which the fastest one empties
+/// it. Five times as many wakings cost 8 ns a probe.
+const FULL_NAP: Duration = Duration::from_millis(1);
+
+/// How long a sender sleeps that waits for the last probes.
+const SETTLE_NAP: Duration = Duration::from_micros(100);
 
 /// Sends SYNs by a program in the kernel. Not for loopback and links without Ethernet.
 pub struct LiveTransmit {
@@ -181,22 +188,26 @@ impl LiveTransmit {
 
     /// Stops at once and hands back the accepted targets that have not left; all others have.
     /// Nothing can be sent afterwards.
+    ///
+    /// Were a frame ever handed to the driver and not seen by the watchers, its target would be
+    /// neither counted as left nor handed back.
     pub fn stop(&mut self) -> Vec<Target> {
         self.runner.halt();
         if self.ended.is_some() {
             return Vec::new();
         }
         self.reap();
-        let mut unsent: Vec<(u64, Target)> = self
-            .ledger
-            .outstanding()
+        let outstanding = self.ledger.outstanding();
+        let taken = self.control.shared.words()[TAIL].load(Ordering::Acquire);
+        let unseen = taken.saturating_sub(outstanding.start);
+        let mut unsent: Vec<(u64, Target)> = (outstanding.start + unseen..outstanding.end)
             .map(|position| {
                 let target = self.targets[ring_index(position)];
                 (self.ledger.accepted_index(position), target)
             })
             .collect();
         unsent.sort_unstable_by_key(|(accepted, _)| *accepted);
-        self.ended = Some(self.ledger.accepted() - unsent.len() as u64);
+        self.ended = Some(self.ledger.accepted() - unsent.len() as u64 - unseen);
         unsent.into_iter().map(|(_, target)| target).collect()
     }
 
@@ -286,7 +297,7 @@ impl Transmit for LiveTransmit {
         if self.ledger.room() < wanted {
             let until = Instant::now() + SEND_PATIENCE;
             while self.ledger.room() < RING_LEN / 4 && Instant::now() < until {
-                thread::sleep(NAP);
+                thread::sleep(FULL_NAP);
                 self.reap();
                 self.check()?;
             }
@@ -317,7 +328,7 @@ impl Transmit for LiveTransmit {
             if settled || Instant::now() >= until {
                 return Ok(left);
             }
-            thread::sleep(NAP);
+            thread::sleep(SETTLE_NAP);
         }
     }
 }

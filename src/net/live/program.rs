@@ -294,7 +294,6 @@ fn element(asm: &mut Assembler, place: Place, begin: i32, index: Reg, len: u64) 
 
 #[expect(
     clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
     reason = "lengths of rings are below 2^31"
 )]
 const fn mask(len: u64) -> i32 {

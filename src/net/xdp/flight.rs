@@ -149,11 +149,11 @@ mod tests {
                         prop_assert_eq!(flight.accept(), done.len() % 8);
                         done.push(false);
                     }
-                } else if let Some(number) = (0..done.len()).rev().find(|n| n % 8 == step) {
-                    if !done[number] {
-                        done[number] = true;
+                } else if let Some(number) = (0..done.len()).rev().find(|n| n % 8 == step)
+                    && !done[number]
+                {
+                    done[number] = true;
                         flight.complete(step);
-                    }
                 }
                 let left = done.iter().take_while(|done| **done).count();
                 prop_assert_eq!(flight.left(), left as u64);
