@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use crate::net::{NetError, Transmit};
+use crate::net::{NetError, Transmit, sys};
 use crate::rate::{PacketsPerSecond, TokenBucket};
 use crate::session::Counters;
 use crate::targets::{Cursor, Target, Walk};
@@ -17,8 +17,17 @@ use crate::targets::{Cursor, Target, Walk};
 /// Targets taken from the walk at once; also the most that leave in one go.
 const BATCH: usize = 256;
 
-/// How long the sender looks away while sessions are behind or the link's queue is full.
+/// How long the sender looks away while sessions are behind.
 const HOLD: Duration = Duration::from_millis(2);
+
+/// How long it does while the link's queue is full. A network card's ring of 256 frames is empty
+/// after 170 µs at 1 Gbit/s, and must not run dry.
+const FULL: Duration = Duration::from_micros(50);
+
+/// Shortest sleep between packets. What falls due meanwhile leaves together: 6 packets at 100,000 a
+/// second, 60 at a million. Sleeping for each packet would cost more than sending it, and waiting
+/// awake a whole core.
+const TICK: Duration = Duration::from_micros(60);
 
 /// Longest sleep, so that a stop is seen soon at the slowest rates.
 const NAP: Duration = Duration::from_millis(50);
@@ -52,6 +61,8 @@ pub(super) struct Sender {
 impl Sender {
     /// Sends until the walk ends, the limit is reached or a stop is asked for.
     pub(super) fn run(mut self) -> Result<Sent, NetError> {
+        // The default of 50 µs would double the gaps at 10,000 packets a second.
+        sys::fine_sleep();
         let started = Instant::now();
         let mut bucket = TokenBucket::new(self.rate, started);
         let mut batch = Batch::default();
@@ -77,7 +88,8 @@ impl Sender {
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
             let granted = bucket.take(now, want);
             if granted == 0 {
-                wait_until(bucket.next(now), now);
+                let gap = bucket.next(now).saturating_duration_since(now);
+                thread::sleep(gap.clamp(TICK, NAP));
                 continue;
             }
             let taken = self.transmit.send(&batch.rest()[..granted])?;
@@ -86,7 +98,7 @@ impl Sender {
             sent += taken as u64;
             self.shared.sent.store(sent, Ordering::Relaxed);
             if taken < granted {
-                thread::sleep(HOLD);
+                thread::sleep(FULL);
             }
         }
         Ok(Sent {
@@ -140,19 +152,6 @@ impl Batch {
         match &self.begins_at {
             Some(begin) if self.next < self.targets.len() => begin.to_string(),
             _ => walk.cursor().to_string(),
-        }
-    }
-}
-
-/// Sleeps coarsely and then spins the last stretch, for gaps far below a scheduler's tick.
-fn wait_until(when: Instant, now: Instant) {
-    const SPIN: Duration = Duration::from_micros(80);
-    let gap = when.saturating_duration_since(now).min(NAP);
-    if gap > SPIN {
-        thread::sleep(gap - SPIN);
-    } else {
-        while Instant::now() < when {
-            std::hint::spin_loop();
         }
     }
 }

@@ -15,5 +15,5 @@ mod ring_block;
 pub(super) use batch::{BATCH, Destination, FrameBatch};
 pub use options::{bind_address_no_port, peer_window};
 pub(super) use options::{bind_packet, bypass_queueing, ignore_outgoing, packet_statistics};
-pub use process::{Capability, effective_uid, has_capability, raise_descriptor_limit};
+pub use process::{Capability, effective_uid, fine_sleep, has_capability, raise_descriptor_limit};
 pub(super) use ring::{Geometry, Ring, wait_readable};
