@@ -177,6 +177,8 @@ pub struct ScanPlan {
     pub route: RouteOptions,
     /// How dialogues are held.
     pub dialogue: DialoguePlan,
+    /// Whether responders get a session; else they are stored as they answered the probe.
+    pub sessions: bool,
     /// Most sessions open at once.
     pub max_sessions: usize,
     /// Most sessions open at once within a /24.
@@ -270,6 +272,7 @@ impl ScanPlan {
             target_port: args.target_port,
             route,
             dialogue,
+            sessions: !args.no_sessions,
             max_sessions: args.max_sessions,
             max_sessions_per_24: args.max_sessions_per_24,
             rules,

@@ -294,7 +294,8 @@ impl Metadata {
             "ehlo_name",
             json!(plan.dialogue.ehlo(network.source).to_string()),
         );
-        put("connect_mode", json!("dial"));
+        let connect_mode = if plan.sessions { "dial" } else { "none" };
+        put("connect_mode", json!(connect_mode));
         put("max_sessions", json!(plan.max_sessions));
         put("max_sessions_per_24", json!(plan.max_sessions_per_24));
         let timeouts = &plan.dialogue.timeouts;

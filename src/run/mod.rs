@@ -32,7 +32,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::config::ScanPlan;
 use crate::net::{self, DryRun, Link, NetError, sys};
 use crate::probe::Responder;
-use crate::session::{Engine, SessionConfig, SessionError, SessionRecord};
+use crate::session::{Engine, SessionConfig, SessionError, SessionRecord, record_only};
 use crate::smtp::DialogueConfig;
 use crate::store::Survey;
 use crate::targets::Walk;
@@ -46,6 +46,10 @@ use watch::Watch;
 
 /// Records that may wait for the writer before sessions stop being admitted.
 const RECORD_QUEUE: usize = 4096;
+
+/// Responders that may wait where no session is held (`--no-sessions`): some 250 MB, so that writing
+/// them, at tens of thousands a second, holds back no sweep but one that finds millions.
+const RESPONDER_BACKLOG: u64 = 1 << 22;
 
 /// Descriptors beside those of sessions: sockets of the sweep, the survey file, standard streams.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -149,10 +153,9 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
     let started = Instant::now();
     let mut watch = Watch::new(started).context("cannot handle signals")?;
     let rate = plan.rate(network.frame_len)?;
-    fit_descriptors(&mut plan)?;
     let (responders, queue) = unbounded();
     let (records, finished) = bounded(RECORD_QUEUE);
-    let engine = engine(&plan, &network, &watch, queue, records)?;
+    let sessions = sessions(&mut plan, &network, &watch, queue, records)?;
     let mut metadata = Metadata::begin(&plan, &network, rate);
     let mut survey = Survey::create(&plan.output, &metadata.entries())?;
     survey.use_ruleset(&plan.rules.digest(), env!("CARGO_PKG_VERSION"))?;
@@ -174,14 +177,18 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
         transmit: network.transmit,
         rate,
         limit: plan.max_targets,
-        backlog_mark: plan.max_sessions as u64,
+        backlog_mark: if plan.sessions {
+            plan.max_sessions as u64
+        } else {
+            RESPONDER_BACKLOG
+        },
         shared: Arc::clone(&watch.shared),
         sessions: Arc::clone(&watch.sessions),
     };
     // Those that take before those that give.
     let threads = Threads {
         writer: spawn("writer", move || writer.run())?,
-        engine: spawn("sessions", move || engine.run())?,
+        engine: spawn("sessions", sessions)?,
         receiver: spawn("receiver", move || receiver.run())?,
         sender: spawn("sender", move || sender.run())?,
     };
@@ -234,6 +241,23 @@ fn fit_descriptors(plan: &mut ScanPlan) -> anyhow::Result<()> {
         plan.max_sessions = usize::try_from(fitting).unwrap_or(plan.max_sessions);
     }
     Ok(())
+}
+
+/// What is done with responders: sessions, or with `--no-sessions` nothing but a record of each.
+fn sessions(
+    plan: &mut ScanPlan,
+    network: &Network,
+    watch: &Watch,
+    queue: Receiver<Responder>,
+    records: Sender<SessionRecord>,
+) -> anyhow::Result<Box<dyn FnOnce() -> Result<(), SessionError> + Send>> {
+    if !plan.sessions {
+        let counters = Arc::clone(&watch.sessions);
+        return Ok(Box::new(move || record_only(&queue, &records, &counters)));
+    }
+    fit_descriptors(plan)?;
+    let engine = engine(plan, network, watch, queue, records)?;
+    Ok(Box::new(move || engine.run()))
 }
 
 /// The session engine for this plan.

@@ -14,6 +14,7 @@ mod admission;
 mod dial;
 mod engine;
 mod live;
+mod record_only;
 mod slab;
 mod timers;
 
@@ -27,6 +28,7 @@ use crate::probe::Responder;
 use crate::smtp::{DialogueConfig, Outcome, Transcript};
 
 pub use engine::{Engine, Watch};
+pub use record_only::record_only;
 
 /// How sessions are held.
 #[derive(Debug, Clone)]
