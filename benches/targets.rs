@@ -4,13 +4,20 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use smtpsweep::targets::{Blocklist, Permutation, RangeSet, Shard, Space, Target, Walk};
+use smtpsweep::rate::{PacketsPerSecond, TokenBucket};
+use smtpsweep::targets::{
+    Blocklist, Filled, Passes, Permutation, RangeSet, Shard, Space, Spacing, Target, Walk,
+};
 
 /// Targets a batch.
 const BATCH: usize = 4096;
+
+/// Targets that leave at once.
+const BURST: usize = 256;
 
 fn main() {
     divan::main();
@@ -30,6 +37,25 @@ fn public() -> Arc<Space> {
         &RangeSet::everything(),
         Blocklist::builtin().ranges(),
     ))
+}
+
+/// All of IPv4 but the built-in blocklist and so many prefixes of 24 addresses' bits and less, here
+/// and there, as a blocklist of opt-outs has them.
+fn opted_out(prefixes: u32) -> Arc<Space> {
+    let mut state = 7u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        u32::try_from(state >> 32).expect("32 bits")
+    };
+    let blocked = RangeSet::from_ranges((0..prefixes).map(|_| {
+        let hosts = (1u32 << (random() % 13)) - 1;
+        let first = random() & !hosts;
+        (first, first + hosts)
+    }));
+    let blocked = blocked.union(Blocklist::builtin().ranges());
+    Arc::new(Space::new(&RangeSet::everything(), &blocked))
 }
 
 fn walk(space: &Arc<Space>) -> Walk {
@@ -54,6 +80,41 @@ fn walk_fill(bencher: Bencher<'_, '_>, ranges: u32) {
 #[divan::bench]
 fn walk_fill_public(bencher: Bencher<'_, '_>) {
     fill(bencher, &public());
+}
+
+/// The public IPv4 space less a blocklist of 10,000 prefixes.
+#[divan::bench]
+fn walk_fill_blocklist_10k(bencher: Bencher<'_, '_>) {
+    fill(bencher, &opted_out(10_000));
+}
+
+/// Three probes a target, half a second apart, at a million probes a second.
+#[divan::bench]
+fn passes_fill(bencher: Bencher<'_, '_>) {
+    let space = opted_out(10_000);
+    let permutation = Permutation::new(space.len(), 42);
+    let spacing = Spacing::time(Duration::from_millis(500));
+    let mut passes = Passes::new(&space, &permutation, Shard::WHOLE, 3, spacing, None)
+        .expect("the permutation is the space's");
+    let (mut now, mut targets) = (Instant::now(), Vec::with_capacity(BURST));
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+        for _ in 0..BATCH / BURST {
+            now += Duration::from_micros(BURST as u64);
+            targets.clear();
+            let filled = passes.fill(now, black_box(&mut targets), BURST);
+            assert_eq!(filled, Filled::Targets(BURST));
+        }
+    });
+}
+
+/// Asking for a burst, which is 256 packets, with the clock that it takes.
+#[divan::bench]
+fn pacing(bencher: Bencher<'_, '_>) {
+    let rate = PacketsPerSecond::new(PacketsPerSecond::MAX).expect("the highest rate");
+    let mut bucket = TokenBucket::new(rate, Instant::now());
+    bencher
+        .counter(ItemsCount::new(BURST))
+        .bench_local(|| bucket.take(Instant::now(), black_box(BURST)));
 }
 
 fn fill(bencher: Bencher<'_, '_>, space: &Arc<Space>) {

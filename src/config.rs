@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::cli::{BlocklistArgs, DialogueArgs, ScanArgs};
 use crate::fingerprint::{RuleError, RuleSet};
-use crate::net::{MacAddr, RouteOptions};
+use crate::net::{MacAddr, RouteOptions, TxBackend};
 use crate::probe::SynLayout;
 use crate::rate::{Bandwidth, PacketsPerSecond};
 use crate::smtp::{EhloName, Fqdn, FqdnError, Timeouts};
@@ -165,6 +165,12 @@ pub struct ScanPlan {
     pub pace: Pace,
     /// How long replies are awaited after the last probe.
     pub cooldown: Duration,
+    /// What probes are sent with.
+    pub tx: TxBackend,
+    /// How many threads send.
+    pub sender_threads: u16,
+    /// The cores they are kept on, in turn; none: wherever the system likes.
+    pub cores: Vec<u32>,
     /// TCP options of the SYN.
     pub layout: SynLayout,
     /// IP time to live of the SYN.
@@ -180,9 +186,9 @@ pub struct ScanPlan {
     /// Whether responders get a session; else they are stored as they answered the probe.
     pub sessions: bool,
     /// Most sessions open at once.
-    pub max_sessions: usize,
+    pub max_sessions: u32,
     /// Most sessions open at once within a /24.
-    pub max_sessions_per_24: usize,
+    pub max_sessions_per_24: u32,
     /// The fingerprint rules.
     pub rules: Arc<RuleSet>,
     /// The survey file to write.
@@ -195,6 +201,8 @@ pub struct ScanPlan {
     pub user_metadata: Option<serde_json::Value>,
     /// Print probes instead of sending them.
     pub dryrun: bool,
+    /// Make frames and drop them.
+    pub fast_dryrun: bool,
     /// No status line.
     pub quiet: bool,
     /// Say more.
@@ -207,7 +215,7 @@ impl ScanPlan {
     /// Checks the options of `scan` and reads the files they name.
     pub fn new(args: ScanArgs) -> Result<Self, ConfigError> {
         let output = output_path(args.output_file.as_deref())?;
-        if !args.dryrun {
+        if !(args.dryrun || args.fast_dryrun) {
             check_output(&output)?;
         }
         let (sports, pace) = (ports(&args.source_port)?, pace(&args)?);
@@ -218,14 +226,13 @@ impl ScanPlan {
         if args.shards > 1 && args.seed.is_none() {
             return Err(ConfigError::ShardsWithoutSeed);
         }
-        let dialogue = dialogue(&args.dialogue)?;
-        if args.max_sessions == 0 || args.max_sessions_per_24 == 0 {
-            return Err(refuse(
-                "max-sessions",
-                0,
-                "at least one session must be allowed",
-            ));
+        shard.split(0, args.sender_threads)?;
+        let stdin = |files: &[PathBuf]| files.iter().filter(|file| file.as_os_str() == "-").count();
+        if stdin(&args.allowlist_file) + stdin(&args.list_of_ips_file) > 1 {
+            let reason = "standard input can be read only once";
+            return Err(refuse("list-of-ips-file", "-", reason));
         }
+        let dialogue = dialogue(&args.dialogue)?;
         let user_metadata = args.user_metadata.as_deref().map(json).transpose()?;
         let route = RouteOptions {
             interface: args.interface.clone(),
@@ -265,6 +272,9 @@ impl ScanPlan {
             max_results: args.max_results,
             pace,
             cooldown: seconds("cooldown-time", args.cooldown_time)?,
+            tx: TxBackend::from_str(&args.tx).map_err(|reason| refuse("tx", &args.tx, reason))?,
+            sender_threads: args.sender_threads,
+            cores: args.cores.clone(),
             layout: SynLayout::from_str(&args.probe_args)
                 .map_err(|error| refuse("probe-args", &args.probe_args, error))?,
             ttl: args.probe_ttl,
@@ -281,10 +291,18 @@ impl ScanPlan {
             notes: args.notes.clone(),
             user_metadata,
             dryrun: args.dryrun,
+            fast_dryrun: args.fast_dryrun,
             quiet: args.quiet,
             verbose: args.verbose,
             args,
         })
+    }
+
+    /// This shard's part of `--max-targets`, which counts for all shards together.
+    pub fn our_max_targets(&self) -> Option<u64> {
+        let (index, total) = (u64::from(self.shard.index), u64::from(self.shard.total));
+        self.max_targets
+            .map(|most| most / total + u64::from(index < most % total))
     }
 
     /// Packets a second for frames of `frame_len` octets (Ethernet header included).
@@ -312,15 +330,23 @@ pub fn dialogue(args: &DialogueArgs) -> Result<DialoguePlan, ConfigError> {
         ),
         None => host_name(),
     };
+    let timeouts = Timeouts {
+        connect: positive_seconds("connect-timeout", args.connect_timeout)?,
+        greeting: positive_seconds("greeting-timeout", args.greeting_timeout)?,
+        step: positive_seconds("step-timeout", args.step_timeout)?,
+        session: positive_seconds("session-timeout", args.session_timeout)?,
+        ..Timeouts::default()
+    };
+    if timeouts.session < timeouts.greeting.max(timeouts.step) {
+        return Err(refuse(
+            "session-timeout",
+            args.session_timeout,
+            "a session must last at least as long as --greeting-timeout and --step-timeout",
+        ));
+    }
     Ok(DialoguePlan {
         ehlo_name,
-        timeouts: Timeouts {
-            connect: positive_seconds("connect-timeout", args.connect_timeout)?,
-            greeting: positive_seconds("greeting-timeout", args.greeting_timeout)?,
-            step: positive_seconds("step-timeout", args.step_timeout)?,
-            session: positive_seconds("session-timeout", args.session_timeout)?,
-            ..Timeouts::default()
-        },
+        timeouts,
     })
 }
 

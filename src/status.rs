@@ -1,8 +1,10 @@
 //! The status line of a sweep: counters in, one line a second out, in zmap's wording.
 //!
-//! Reads no clock and no counter itself: [`crate::run`] takes a [`Snapshot`] of the stages'
+//! Rendering reads no clock and no counter: [`crate::run`] takes a [`Snapshot`] of the stages'
 //! counters and hands it in, so that the same figures can be rendered in other ways.
 
+use std::fmt;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 /// The counters of a sweep at one moment.
@@ -30,6 +32,12 @@ pub struct Snapshot {
     pub done: u64,
     /// Whether a full session queue holds the sender back.
     pub held_back: bool,
+}
+
+/// Says a line on standard error, where all that is no result goes. Nobody may be listening (any
+/// more), which is no reason to stop a sweep, as `eprintln!` would.
+pub fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Renders snapshots as lines; remembers the last one for the figures per second.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::smtp::Timeouts;
+
 pub use scan::ScanArgs;
 
 /// Exit codes and signals, as `--help` shows them.
@@ -63,7 +65,7 @@ pub struct DialogueArgs {
     #[arg(
         long,
         value_name = "SECONDS",
-        default_value_t = 10.0,
+        default_value_t = Timeouts::DEFAULT.connect.as_secs_f64(),
         help_heading = "Dialogue"
     )]
     pub connect_timeout: f64,
@@ -71,7 +73,7 @@ pub struct DialogueArgs {
     #[arg(
         long,
         value_name = "SECONDS",
-        default_value_t = 60.0,
+        default_value_t = Timeouts::DEFAULT.greeting.as_secs_f64(),
         help_heading = "Dialogue"
     )]
     pub greeting_timeout: f64,
@@ -79,7 +81,7 @@ pub struct DialogueArgs {
     #[arg(
         long,
         value_name = "SECONDS",
-        default_value_t = 30.0,
+        default_value_t = Timeouts::DEFAULT.step.as_secs_f64(),
         help_heading = "Dialogue"
     )]
     pub step_timeout: f64,
@@ -87,7 +89,7 @@ pub struct DialogueArgs {
     #[arg(
         long,
         value_name = "SECONDS",
-        default_value_t = 180.0,
+        default_value_t = Timeouts::DEFAULT.session.as_secs_f64(),
         help_heading = "Dialogue"
     )]
     pub session_timeout: f64,
@@ -224,9 +226,21 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::session::{MAX_SESSIONS, MAX_SESSIONS_PER_24};
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn its_defaults_are_those_of_the_library() {
+        let cli = Cli::try_parse_from(["smtpsweep", "scan", "192.0.2.1"]).expect("a command line");
+        let Command::Scan(args) = cli.command else {
+            panic!("not a scan");
+        };
+        assert_eq!(args.max_sessions, MAX_SESSIONS);
+        assert_eq!(args.max_sessions_per_24, MAX_SESSIONS_PER_24);
+        assert!((args.dialogue.session_timeout - 180.0).abs() < 1e-9);
     }
 }

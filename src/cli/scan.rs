@@ -92,9 +92,43 @@ pub struct ScanArgs {
         help_heading = "Sending"
     )]
     pub probe_ttl: u8,
+    /// What to send with: AF_PACKET works everywhere, the others are faster
+    ///
+    /// `packet` is AF_PACKET, `xdp` AF_XDP, and `live` makes the frames inside the kernel (XDP on live
+    /// frames; it takes a whole core). `auto` takes the fastest that works on the interface, and
+    /// AF_PACKET below 500,000 packets a second. A backend that fails while sending is replaced by AF_PACKET.
+    #[arg(
+        long,
+        value_name = "BACKEND",
+        default_value = "auto",
+        value_parser = ["auto", "packet", "xdp", "live"],
+        help_heading = "Sending"
+    )]
+    pub tx: String,
+    /// Threads that send, each on a transmit queue of its own
+    #[arg(
+        short = 'T',
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Sending"
+    )]
+    pub sender_threads: u16,
+    /// Cores to keep the sender threads on, in turn
+    #[arg(
+        long,
+        value_name = "CORE,...",
+        value_delimiter = ',',
+        help_heading = "Sending"
+    )]
+    pub cores: Vec<u32>,
     /// Print the probes to standard output instead of sending them
     #[arg(short, long, help_heading = "Sending")]
     pub dryrun: bool,
+    /// Make every frame and drop it: how fast targets and frames can be made here
+    #[arg(long, conflicts_with = "dryrun", help_heading = "Sending")]
+    pub fast_dryrun: bool,
 
     /// Network interface
     #[arg(short, long, value_name = "NAME", help_heading = "Network")]
@@ -132,12 +166,19 @@ pub struct ScanArgs {
         long,
         value_name = "N",
         default_value_t = 4096,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
         help_heading = "Dialogue"
     )]
-    pub max_sessions: usize,
+    pub max_sessions: u32,
     /// Most sessions open at once within one /24
-    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Dialogue")]
-    pub max_sessions_per_24: usize,
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        help_heading = "Dialogue"
+    )]
+    pub max_sessions_per_24: u32,
     /// Directory of rules/*.toml to use instead of the built-in rules
     #[arg(long, value_name = "DIR", help_heading = "Dialogue")]
     pub rules: Option<PathBuf>,

@@ -12,6 +12,7 @@ use clap::Parser as _;
 use crate::cli::{Cli, Command};
 use crate::config::{ConfigError, ScanPlan};
 use crate::run;
+use crate::status::say;
 
 /// Exit code of a run that failed.
 const FATAL: u8 = 1;
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("smtpsweep: {}", sentence(&error));
+            say(format_args!("smtpsweep: {}", sentence(&error)));
             ExitCode::from(if error.is::<ConfigError>() {
                 USAGE
             } else {

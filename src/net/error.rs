@@ -4,6 +4,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::targets::Target;
+
 /// Why frames cannot be sent or received.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
@@ -16,6 +18,23 @@ pub enum NetError {
         /// What was tried.
         operation: &'static str,
     },
+    /// A sender thread cannot be kept on the core it was given.
+    #[error("cannot keep a sender thread on core {core} (--cores): {source}")]
+    Pin {
+        /// The core's number.
+        core: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The backend accepted frames and then never sent them.
+    #[error("{stuck} frames were accepted and did not leave")]
+    Stuck {
+        /// How many.
+        stuck: usize,
+    },
+    /// No transmit backend was tried.
+    #[error("there is no transmit backend for --tx {0}")]
+    NoBackend(&'static str),
     /// No interface of that name exists.
     #[error("there is no network interface `{name}`; `ip link` lists them")]
     UnknownInterface {
@@ -111,6 +130,43 @@ pub enum NetError {
         interface: String,
         /// Why it failed.
         source: io::Error,
+    },
+    /// AF_XDP cannot be used.
+    #[error(transparent)]
+    Xdp(#[from] super::XdpObstacle),
+    /// A way of sending does not work on the interface.
+    #[error("{backend} transmission does not work on interface {interface}: {reason}")]
+    Unsupported {
+        /// The way.
+        backend: &'static str,
+        /// The interface.
+        interface: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The process may not use eBPF as it has to.
+    #[error(
+        "no permission to {operation}: the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON \
+         are needed; run with sudo, or send by another backend (--tx packet)"
+    )]
+    BpfPermission {
+        /// What was tried.
+        operation: &'static str,
+    },
+    /// Probes were accepted that the interface then did not take.
+    #[error(
+        "interface {interface} does not take probes ({source}); {} that were accepted have not \
+         left",
+        unsent.len()
+    )]
+    Vanished {
+        /// Its name.
+        interface: String,
+        /// Why, as far as the driver says.
+        source: io::Error,
+        /// All that have not left, in order of acceptance; all others have. Offer them to another
+        /// backend.
+        unsent: Vec<Target>,
     },
     /// A dry run's output cannot be written.
     #[error("failed to print a probe: {0}")]

@@ -41,6 +41,7 @@ pub struct PacketTransmit {
     socket: Socket,
     batch: FrameBatch,
     syn: Syn,
+    sent: u64,
     interface: String,
 }
 
@@ -88,6 +89,7 @@ impl PacketTransmit {
             socket,
             batch,
             syn,
+            sent: 0,
             interface: link.interface.clone(),
         })
     }
@@ -116,11 +118,16 @@ impl Transmit for PacketTransmit {
                 }
             };
             total += sent;
+            self.sent += sent as u64;
             if sent < chunk.len() {
                 break;
             }
         }
         Ok(total)
+    }
+
+    fn left(&mut self) -> Result<u64, NetError> {
+        Ok(self.sent)
     }
 }
 

@@ -17,13 +17,16 @@ pub mod answer;
 mod classify;
 mod cookie;
 mod dedup;
+mod patch;
 mod reply;
+mod siphash;
 mod syn;
 mod unreachable;
 
 pub use classify::{Checksums, Classifier};
 pub use cookie::{Cookie, CookieKey, Cookies};
 pub use dedup::Dedup;
+pub use patch::Patch;
 pub use reply::{DropReason, Reply, Responder, SynAckOptions};
 pub use syn::{LayoutError, Syn, SynLayout};
 pub use unreachable::unreachable_name;

@@ -2,8 +2,8 @@
 //!
 //! All SYNs of a sweep differ in five fields: destination, IP identification, source port,
 //! sequence number, and the two checksums that cover them. The template has zeros there and its
-//! constant words are summed at preparation, so a patch adds a few words and folds (RFC 1624): no
-//! frame is ever summed whole, and a patch does not depend on what the frame held before.
+//! constant words are summed at preparation, so a [`Patch`] adds a few words and folds (RFC 1624):
+//! no frame is ever summed whole, and a patch does not depend on what the frame held before.
 //!
 //! The TCP options follow what operating systems send, in the layouts and under the names of
 //! zmap's `--probe-args`: some middleboxes drop SYNs without the customary options, which costs
@@ -13,6 +13,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use super::Cookies;
+use super::patch::{Patch, Patcher, Patches};
 use crate::targets::Target;
 use crate::wire::{checksum, ipv4, tcp};
 
@@ -104,11 +105,7 @@ pub struct Syn {
     template: Vec<u8>,
     link_len: usize,
     saddr: Ipv4Addr,
-    cookies: Cookies,
-    /// Sum of the IP header's words, those a patch writes being zero.
-    ip_sum: u32,
-    /// Sum of pseudo-header, TCP header and options, likewise.
-    tcp_sum: u32,
+    patcher: Patcher,
 }
 
 impl Syn {
@@ -160,21 +157,19 @@ impl Syn {
         );
         ip[ipv4::field::CHECKSUM].fill(0);
         transport[tcp::field::CHECKSUM].fill(0);
-        let ip_sum = checksum::add(0, ip);
         let pseudo = checksum::pseudo_header(
             saddr,
             Ipv4Addr::UNSPECIFIED,
             ipv4::PROTOCOL_TCP,
             segment_len,
         );
-        let tcp_sum = checksum::add(pseudo, transport);
+        let sums = [checksum::add(0, ip), checksum::add(pseudo, transport)];
+        let patcher = Patcher::new(saddr, cookies, &template[link_len..], sums);
         Self {
             template,
             link_len,
             saddr,
-            cookies,
-            ip_sum,
-            tcp_sum,
+            patcher,
         }
     }
 
@@ -195,7 +190,7 @@ impl Syn {
 
     /// The cookies the SYNs carry.
     pub const fn cookies(&self) -> &Cookies {
-        &self.cookies
+        self.patcher.cookies()
     }
 
     /// Writes the template over the first [`Self::frame_len`] octets of `frame`: needed once, before
@@ -212,20 +207,35 @@ impl Syn {
     /// # Panics
     /// If `frame` is shorter than [`Self::frame_len`].
     pub fn stamp(&self, frame: &mut [u8], target: Target) {
-        let cookie = self.cookies.of(self.saddr, target.addr());
-        let destination = target.bits();
-        let ip_sum = checksum::add_u32(self.ip_sum, destination) + u32::from(cookie.ip_id);
-        let tcp_sum = checksum::add_u32(self.tcp_sum, destination);
-        let tcp_sum = checksum::add_u32(tcp_sum, cookie.seq) + u32::from(cookie.sport);
+        self.patcher
+            .patch(target)
+            .apply(&mut frame[self.link_len..]);
+    }
 
-        let headers = &mut frame[self.link_len..self.template.len()];
-        let (ip, transport) = headers.split_at_mut(ipv4::HEADER_LEN);
-        ip[ipv4::field::IDENT].copy_from_slice(&cookie.ip_id.to_be_bytes());
-        ip[ipv4::field::CHECKSUM].copy_from_slice(&checksum::finish(ip_sum).to_be_bytes());
-        ip[ipv4::field::DESTINATION].copy_from_slice(&destination.to_be_bytes());
-        transport[tcp::field::SOURCE_PORT].copy_from_slice(&cookie.sport.to_be_bytes());
-        transport[tcp::field::SEQ].copy_from_slice(&cookie.seq.to_be_bytes());
-        transport[tcp::field::CHECKSUM].copy_from_slice(&checksum::finish(tcp_sum).to_be_bytes());
+    /// Makes prepared (or already stamped) frames the SYNs for `targets`, in order: the same as so
+    /// many [`Self::stamp`]s, in a third of the time. A frame begins every `stride` octets.
+    ///
+    /// # Panics
+    /// If `stride` or the last frame is shorter than [`Self::frame_len`].
+    pub fn stamp_batch(&self, frames: &mut [u8], stride: usize, targets: &[Target]) {
+        assert!(stride >= self.template.len(), "frames must not overlap");
+        let mut frames = frames.chunks_mut(stride);
+        self.patch_each(targets, |_, patch| {
+            let frame = frames.next().expect("as many frames as targets");
+            patch.apply(&mut frame[self.link_len..]);
+        });
+    }
+
+    /// Calls `each` with the patch that makes a frame the SYN for a target, for all of `targets` in
+    /// order, and with the target's place among them: for frames that do not lie in a row.
+    pub fn patch_each(&self, targets: &[Target], mut each: impl FnMut(usize, Patch)) {
+        let mut patches = Patches::default();
+        for (chunk, targets) in targets.chunks(Patches::LEN).enumerate() {
+            patches.make(&self.patcher, targets);
+            for at in 0..targets.len() {
+                each(chunk * Patches::LEN + at, patches.get(at));
+            }
+        }
     }
 }
 
@@ -379,6 +389,38 @@ mod tests {
             syn.stamp(&mut reused, target);
             assert_eq!(reused, stamped(&syn, target));
         }
+    }
+
+    #[test]
+    fn a_batch_is_as_one_by_one() {
+        let space = space(0x0a00_0000, 0x0a00_00ff);
+        let targets: Vec<Target> = (0..256).map(|i| space.target(i).unwrap()).collect();
+        for (link, layout) in [&LINK[..], &[]].iter().zip(SynLayout::ALL.iter().rev()) {
+            let syn = syn(link, *layout);
+            for (count, gap) in (0..70).chain([256]).zip([0, 1, 54].into_iter().cycle()) {
+                let stride = syn.frame_len() + gap;
+                let mut frames = vec![0xa5; stride * (count + 1)];
+                for frame in frames.chunks_mut(stride) {
+                    syn.prepare(frame);
+                }
+                let untouched = frames[..stride].to_vec();
+                syn.stamp_batch(&mut frames, stride, &targets[..count]);
+                for (frame, target) in frames.chunks(stride).zip(&targets[..count]) {
+                    assert_eq!(frame[..syn.frame_len()], stamped(&syn, *target));
+                    assert!(frame[syn.frame_len()..].iter().all(|octet| *octet == 0xa5));
+                }
+                assert_eq!(frames[stride * count..], untouched);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "as many frames as targets")]
+    fn too_few_frames_are_a_mistake() {
+        let syn = syn(&LINK, SynLayout::Linux);
+        let targets = [space(9, 9).target(0).unwrap(); 2];
+        let mut frames = vec![0; syn.frame_len()];
+        syn.stamp_batch(&mut frames, syn.frame_len(), &targets);
     }
 
     #[test]

@@ -297,4 +297,4 @@ fn trim_line_end(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// Longest text of a server that a report shows, characters.
-const LONGEST: usize = 160;
+const LONGEST: usize = 72;

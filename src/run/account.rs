@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,13 +15,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::receive::ReplyTally;
+use super::Finish;
+use super::receive::{Received, ReplyTally};
 use super::send::Sent;
-use super::{Finish, Network};
+use super::watch::Watch;
 use crate::config::{Pace, ScanPlan};
 use crate::probe::unreachable_name;
 use crate::rate::PacketsPerSecond;
-use crate::session::Counters;
 use crate::smtp::Outcome;
 use crate::store::{count, key};
 
@@ -49,37 +51,41 @@ pub struct Account {
     pub send_time: Duration,
     /// Time within it during which sessions held the sender back.
     pub held_back: Duration,
-    /// Where the walk stands.
-    pub cursor: String,
+    /// Where the walk of each sender stands.
+    pub cursors: Vec<String>,
 }
 
 impl Account {
-    /// Collects the stages' final counts; a stage that failed counts as nothing done.
+    /// Collects the stages' final counts, also of those that failed.
     pub(super) fn new(
         plan: &ScanPlan,
-        sent: &anyhow::Result<Sent>,
-        replies: &anyhow::Result<ReplyTally>,
-        sessions: &Counters,
+        watch: &Watch,
+        sent: &[anyhow::Result<Sent>],
+        received: &anyhow::Result<Received>,
         stored: u64,
     ) -> Self {
-        let sent = sent.as_ref().ok();
+        let longest = |time: fn(&Sent) -> Duration| sent.iter().flatten().map(time).max();
+        // A thread that panicked left what it had told.
+        let progress = watch.shared.progress().clone();
         Self {
             space: plan.space.len(),
-            sent: sent.map_or(0, |sent| sent.sent),
-            walk_complete: sent.is_some_and(|sent| sent.complete),
+            sent: watch.shared.sent.load(Ordering::Relaxed),
+            walk_complete: sent
+                .iter()
+                .all(|sent| sent.as_ref().is_ok_and(|sent| sent.complete)),
             walk_whole: plan.shard.total == 1 && plan.max_targets.is_none(),
-            replies: replies
+            replies: received
                 .as_ref()
-                .map_or_else(|_| ReplyTally::default(), Clone::clone),
+                .map_or(progress.replies, |received| received.tally.clone()),
             outcomes: Outcome::ALL
                 .iter()
-                .map(|outcome| (*outcome, sessions.ended(*outcome)))
+                .map(|outcome| (*outcome, watch.sessions.ended(*outcome)))
                 .filter(|(_, count)| *count > 0)
                 .collect(),
             stored,
-            send_time: sent.map_or(Duration::ZERO, |sent| sent.time),
-            held_back: sent.map_or(Duration::ZERO, |sent| sent.held_back),
-            cursor: sent.map_or_else(String::new, |sent| sent.cursor.clone()),
+            send_time: longest(|sent| sent.time).unwrap_or_default(),
+            held_back: longest(|sent| sent.held_back).unwrap_or_default(),
+            cursors: progress.cursors,
         }
     }
 
@@ -128,34 +134,15 @@ impl Account {
 
     /// The probes' fate as (kind, name, count), for the survey file.
     pub(super) fn probe_counts(&self) -> Vec<(&'static str, String, u64)> {
-        let replies = &self.replies;
-        let mut counts = vec![
-            (count::PROBE, count::SENT.to_owned(), self.sent),
-            (count::PROBE, "not_sent".to_owned(), self.not_sent()),
-            (count::REPLY, count::SYN_ACK.to_owned(), replies.synack),
-            (
-                count::REPLY,
-                count::SYN_ACK_LATER.to_owned(),
-                replies.synack_later,
-            ),
-            (count::REPLY, count::RST.to_owned(), replies.reset),
-            (count::REPLY, "none".to_owned(), self.unanswered()),
-        ];
-        for ((icmp_type, icmp_code), count) in &replies.icmp {
-            counts.push((count::ICMP, icmp_name(*icmp_type, *icmp_code), *count));
+        probe_counts(self.space, self.sent, &self.replies)
+    }
+
+    /// A limit that was reached with the last target changes nothing: the run is complete.
+    pub(super) fn finish(&self, finish: Finish) -> Finish {
+        match finish {
+            Finish::Limit(_) if self.walk_complete => Finish::Complete,
+            finish => finish,
         }
-        counts.push((count::DUPLICATE, "any".to_owned(), replies.repeats));
-        counts.push((
-            count::ICMP_REMARK,
-            "source quench, redirect".to_owned(),
-            replies.remarks,
-        ));
-        counts.push((count::BLOCKED, "any".to_owned(), replies.not_admitted));
-        counts.push((count::DROP, "lost by the kernel".to_owned(), replies.lost));
-        for (reason, count) in &replies.ignored {
-            counts.push((count::DROP, (*reason).to_owned(), *count));
-        }
-        counts
     }
 
     /// What a person wants to read at the end of a sweep.
@@ -204,6 +191,46 @@ impl Account {
     }
 }
 
+/// The probes' fate as (kind, name, count), for the survey file.
+pub(super) fn probe_counts(
+    space: u64,
+    sent: u64,
+    replies: &ReplyTally,
+) -> Vec<(&'static str, String, u64)> {
+    let unanswered = sent.saturating_sub(replies.answered());
+    let mut counts = vec![
+        (count::PROBE, count::SENT.to_owned(), sent),
+        (
+            count::PROBE,
+            "not_sent".to_owned(),
+            space.saturating_sub(sent),
+        ),
+        (count::REPLY, count::SYN_ACK.to_owned(), replies.synack),
+        (
+            count::REPLY,
+            count::SYN_ACK_LATER.to_owned(),
+            replies.synack_later,
+        ),
+        (count::REPLY, count::RST.to_owned(), replies.reset),
+        (count::REPLY, "none".to_owned(), unanswered),
+    ];
+    for ((icmp_type, icmp_code), count) in &replies.icmp {
+        counts.push((count::ICMP, icmp_name(*icmp_type, *icmp_code), *count));
+    }
+    counts.push((count::DUPLICATE, "any".to_owned(), replies.repeats));
+    counts.push((
+        count::ICMP_REMARK,
+        "source quench, redirect".to_owned(),
+        replies.remarks,
+    ));
+    counts.push((count::BLOCKED, "any".to_owned(), replies.not_admitted));
+    counts.push((count::DROP, "lost by the kernel".to_owned(), replies.lost));
+    for (reason, count) in &replies.ignored {
+        counts.push((count::DROP, (*reason).to_owned(), *count));
+    }
+    counts
+}
+
 fn icmp_name(icmp_type: u8, icmp_code: u8) -> String {
     format!(
         "{icmp_type}/{icmp_code} {}",
@@ -216,7 +243,12 @@ pub(super) struct Metadata(serde_json::Map<String, Value>);
 
 impl Metadata {
     /// What is known before the first probe.
-    pub(super) fn begin(plan: &ScanPlan, network: &Network, rate: PacketsPerSecond) -> Self {
+    pub(super) fn begin(
+        plan: &ScanPlan,
+        source: Ipv4Addr,
+        described: &[(&'static str, Value)],
+        rate: PacketsPerSecond,
+    ) -> Self {
         let mut map = serde_json::Map::new();
         let mut put = |key: &str, value: Value| {
             map.insert(key.to_owned(), value);
@@ -233,11 +265,11 @@ impl Metadata {
             json!(read_line("/proc/sys/kernel/hostname")),
         );
         put("target_ports", json!([plan.target_port]));
-        put(key::SOURCE, json!(network.source.to_string()));
-        put("source_ips", json!([network.source.to_string()]));
+        put(key::SOURCE, json!(source.to_string()));
+        put("source_ips", json!([source.to_string()]));
         put("source_port_first", json!(plan.source_ports.0));
         put("source_port_last", json!(plan.source_ports.1));
-        for (key, value) in &network.described {
+        for (key, value) in described {
             put(key, value.clone());
         }
         put(key::RATE, json!(rate.value()));
@@ -248,6 +280,7 @@ impl Metadata {
                 Pace::Bandwidth(bandwidth) => json!(bandwidth.bits_per_second()),
             },
         );
+        put("sender_threads", json!(plan.sender_threads));
         put("probe_args", json!(plan.layout.name()));
         put("probe_ttl", json!(plan.ttl));
         put("cooldown_secs", json!(plan.cooldown.as_secs_f64()));
@@ -290,10 +323,7 @@ impl Metadata {
         );
         put("cli_cidr_destinations", json!(plan.args.targets));
         put("output_filename", json!(plan.output.to_string_lossy()));
-        put(
-            "ehlo_name",
-            json!(plan.dialogue.ehlo(network.source).to_string()),
-        );
+        put("ehlo_name", json!(plan.dialogue.ehlo(source).to_string()));
         let connect_mode = if plan.sessions { "dial" } else { "none" };
         put("connect_mode", json!(connect_mode));
         put("max_sessions", json!(plan.max_sessions));
@@ -335,7 +365,7 @@ impl Metadata {
         let replies = &account.replies;
         if let Some(failure) = failure {
             put(key::STATE, json!("failed"));
-            put("finish", json!(format!("{failure:#}")));
+            put("finish", json!(failure.to_string()));
             put("exit_code", json!(1));
         } else {
             put(key::STATE, json!(finish.state()));
@@ -347,7 +377,7 @@ impl Metadata {
         put("duration_secs", json!(elapsed.as_secs_f64()));
         put("send_duration_secs", json!(account.send_time.as_secs_f64()));
         put("held_back_secs", json!(account.held_back.as_secs_f64()));
-        put("cursor", json!(account.cursor));
+        put("cursors", json!(account.cursors));
         put("packets_sent", json!(account.sent));
         put("targets_scanned", json!(account.sent));
         put("targets_not_sent", json!(account.not_sent()));
@@ -400,23 +430,32 @@ impl Metadata {
             .collect()
     }
 
-    /// Writes the metadata as JSON where `--metadata-file` says.
-    pub(super) fn write(&self, path: Option<&Path>) -> anyhow::Result<()> {
-        let Some(path) = path else { return Ok(()) };
+    /// Writes the metadata as JSON to what [`open_metadata`] opened.
+    pub(super) fn write(&self, out: Option<(String, Box<dyn Write>)>) -> anyhow::Result<()> {
+        let Some((name, mut out)) = out else {
+            return Ok(());
+        };
         let text = format!("{:#}\n", Value::Object(self.0.clone()));
-        if path == Path::new("-") {
-            return std::io::stdout()
-                .write_all(text.as_bytes())
-                .context("cannot write the metadata to standard output");
-        }
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("cannot write the metadata to {}", path.display()))
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .with_context(|| format!("cannot write the metadata to {name}"))
     }
+}
+
+/// Opens what `--metadata-file` names, before anything is sent.
+pub(super) fn open_metadata(
+    path: Option<&Path>,
+) -> anyhow::Result<Option<(String, Box<dyn Write>)>> {
+    let Some(path) = path else { return Ok(None) };
+    if path == Path::new("-") {
+        return Ok(Some((
+            "standard output".to_owned(),
+            Box::new(std::io::stdout()),
+        )));
+    }
+    let file = File::create(path)
+        .with_context(|| format!("cannot write the metadata to {}", path.display()))?;
+    Ok(Some((path.display().to_string(), Box::new(file))))
 }
 
 /// Hosts that proved to be SMTP servers.

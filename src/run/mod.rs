@@ -20,20 +20,22 @@ mod write;
 
 use std::io::{self, BufWriter};
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::ScanPlan;
-use crate::net::{self, DryRun, Link, NetError, sys};
+use crate::net::{Discard, DryRun, Link, MacAddr, Transmit, sys};
 use crate::probe::Responder;
+use crate::rate::PacketsPerSecond;
 use crate::session::{Engine, SessionConfig, SessionError, SessionRecord, record_only};
 use crate::smtp::DialogueConfig;
+use crate::status::say;
 use crate::store::Survey;
 use crate::targets::Walk;
 
@@ -89,20 +91,48 @@ impl Finish {
             Self::Limit(option) => format!("stopped by --{option}"),
             Self::Signal(SIGINT) => "interrupted by SIGINT".to_owned(),
             Self::Signal(SIGTERM) => "interrupted by SIGTERM".to_owned(),
+            Self::Signal(SIGHUP) => "interrupted by SIGHUP".to_owned(),
             Self::Signal(signal) => format!("interrupted by signal {signal}"),
         }
     }
 }
 
-/// What the stages share: flags one way, counters the other. No lock is on the packet path.
+/// What the stages share: flags one way, counters the other. No lock is on the packet path: that of
+/// the progress is taken a few times a second.
 #[derive(Debug, Default)]
 struct Shared {
     stop_sending: AtomicBool,
     stop_receiving: AtomicBool,
     held_back: AtomicBool,
+    /// The limit that stopped the sending, if one did.
+    limit: OnceLock<Finish>,
     sent: AtomicU64,
     responders: AtomicU64,
     dropped: AtomicU64,
+    /// How far the sweep has come, renewed several times a second for the survey file.
+    progress: Mutex<Progress>,
+}
+
+/// How far a sweep has come.
+#[derive(Debug, Default, Clone)]
+struct Progress {
+    /// Where the walk of each sender stands.
+    cursors: Vec<String>,
+    /// What came back.
+    replies: ReplyTally,
+}
+
+impl Shared {
+    /// The progress, also if a thread that panicked held it.
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops all senders because a limit was reached; the first one counts.
+    fn stop_at(&self, limit: Finish) {
+        let _ = self.limit.set(limit);
+        self.stop_sending.store(true, Ordering::Relaxed);
+    }
 }
 
 /// `smtpsweep scan`: the network, then the sweep; or the dry run.
@@ -110,7 +140,7 @@ struct Shared {
 /// # Errors
 /// Those of [`Network::open`] and [`sweep`].
 pub fn scan(plan: ScanPlan) -> anyhow::Result<Finish> {
-    if plan.dryrun {
+    if plan.dryrun || plan.fast_dryrun {
         return dry_run(&plan);
     }
     let network = Network::open(&plan)?;
@@ -119,27 +149,40 @@ pub fn scan(plan: ScanPlan) -> anyhow::Result<Finish> {
 
 /// `--dryrun`: the same walk and the same frames, printed.
 fn dry_run(plan: &ScanPlan) -> anyhow::Result<Finish> {
-    // Without a way out (no route, no privilege) the frames are those of a raw link.
-    let link = net::discover(&plan.route, network::sample(plan))
+    // With a gateway's address given nobody is asked for it. Without a way out (no route, no
+    // privilege) the frames are those of a raw link.
+    let mut route = plan.route.clone();
+    route.gateway_mac.get_or_insert(MacAddr::ZERO);
+    let link = network::way_out(plan, &route)
         .unwrap_or_else(|_| Link::detached(plan.route.source.unwrap_or(Ipv4Addr::UNSPECIFIED)));
     let (syn, _) = network::probe(plan, &link);
     let mut walk = Walk::new(Arc::clone(&plan.space), &plan.permutation, plan.shard, None)?;
-    let mut transmit = DryRun::new(syn, BufWriter::with_capacity(1 << 16, io::stdout()));
-    let sent = send::without_pacing(&mut walk, &mut transmit, plan.max_targets)?;
-    transmit.finish()?;
+    let (started, most) = (Instant::now(), plan.our_max_targets());
+    let (sent, done) = if plan.fast_dryrun {
+        let sent = send::without_pacing(&mut walk, &mut Discard::new(syn), most)?;
+        (sent, "made")
+    } else {
+        let mut transmit = DryRun::new(syn, BufWriter::with_capacity(1 << 16, io::stdout()));
+        let sent = send::without_pacing(&mut walk, &mut transmit, most)?;
+        transmit.finish()?;
+        (sent, "printed")
+    };
     if !plan.quiet {
-        eprintln!(
-            "dry run: {sent} probes of {} targets printed, nothing sent",
-            plan.space.len()
-        );
+        let seconds = started.elapsed().as_secs_f64();
+        say(format_args!(
+            "dry run: {sent} probes of {} targets {done} in {seconds:.2} s ({:.1} million a second), \
+             nothing sent",
+            plan.space.len(),
+            sent as f64 / seconds.max(1e-9) / 1e6
+        ));
     }
     Ok(Finish::Complete)
 }
 
 /// The threads of a running sweep.
 struct Threads {
-    sender: JoinHandle<Result<send::Sent, NetError>>,
-    receiver: JoinHandle<Result<ReplyTally, NetError>>,
+    senders: Vec<JoinHandle<send::Sent>>,
+    receiver: JoinHandle<receive::Received>,
     engine: JoinHandle<Result<(), SessionError>>,
     writer: JoinHandle<write::Written>,
 }
@@ -153,10 +196,12 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
     let started = Instant::now();
     let mut watch = Watch::new(started).context("cannot handle signals")?;
     let rate = plan.rate(network.frame_len)?;
+    let metadata_out = account::open_metadata(plan.metadata_file.as_deref())?;
     let (responders, queue) = unbounded();
     let (records, finished) = bounded(RECORD_QUEUE);
     let sessions = sessions(&mut plan, &network, &watch, queue, records)?;
-    let mut metadata = Metadata::begin(&plan, &network, rate);
+    let senders = senders(&plan, network.transmit, network.fallback, rate, &watch)?;
+    let mut metadata = Metadata::begin(&plan, network.source, &network.described, rate);
     let mut survey = Survey::create(&plan.output, &metadata.entries())?;
     survey.use_ruleset(&plan.rules.digest(), env!("CARGO_PKG_VERSION"))?;
 
@@ -164,6 +209,8 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
         survey,
         rules: Arc::clone(&plan.rules),
         records: finished,
+        space: plan.space.len(),
+        shared: Arc::clone(&watch.shared),
     };
     let receiver = receive::Receiver {
         network: network.receive,
@@ -172,73 +219,67 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
         responders,
         shared: Arc::clone(&watch.shared),
     };
-    let sender = send::Sender {
-        walk: Walk::new(Arc::clone(&plan.space), &plan.permutation, plan.shard, None)?,
-        transmit: network.transmit,
-        rate,
-        limit: plan.max_targets,
-        backlog_mark: if plan.sessions {
-            plan.max_sessions as u64
-        } else {
-            RESPONDER_BACKLOG
-        },
-        shared: Arc::clone(&watch.shared),
-        sessions: Arc::clone(&watch.sessions),
-    };
     // Those that take before those that give.
     let threads = Threads {
         writer: spawn("writer", move || writer.run())?,
         engine: spawn("sessions", sessions)?,
         receiver: spawn("receiver", move || receiver.run())?,
-        sender: spawn("sender", move || sender.run())?,
+        senders: senders
+            .into_iter()
+            .map(|sender| spawn("sender", move || sender.run()))
+            .collect::<Result<_, _>>()?,
     };
     let finish = watch.until_done(&plan, &threads);
 
-    let sent = joined(threads.sender, "sender").and_then(|sent| Ok(sent?));
-    let replies = joined(threads.receiver, "receiver").and_then(|tally| Ok(tally?));
-    let engine = joined(threads.engine, "sessions").and_then(|ended| Ok(ended?));
-    let written = joined(threads.writer, "writer")?;
-    let account = Account::new(&plan, &sent, &replies, &watch.sessions, written.hosts);
+    let sent: Vec<_> = threads
+        .senders
+        .into_iter()
+        .map(|sender| joined(sender, "sender"))
+        .collect();
+    let received = joined(threads.receiver, "receiver");
+    let engine = joined(threads.engine, "sessions");
+    let mut written = joined(threads.writer, "writer")?;
+    let account = Account::new(&plan, &watch, &sent, &received, written.hosts);
+    let finish = account.finish(finish);
     // The writer's failure first: it is what stopped the others.
-    let outcome = written
-        .result
-        .and_then(|()| sent.map(drop))
-        .and_then(|()| replies.map(drop))
-        .and(engine)
+    let mut outcome = written.result;
+    for sender in sent {
+        outcome = outcome.and(sender.and_then(|sent| Ok(sent.ended?)));
+    }
+    outcome = outcome
+        .and(received.and_then(|received| Ok(received.ended?)))
+        .and(engine.and_then(|ended| Ok(ended?)))
         .and_then(|()| Ok(account.check()?));
     metadata.end(&account, finish, outcome.as_ref().err(), started.elapsed());
     let counts = account.probe_counts();
-    let mut survey = written.survey;
-    let closed = survey
+    let closed = written
+        .survey
         .add_with(&[], &borrowed(&counts), &metadata.entries())
-        .and_then(|()| survey.close());
-    let put = metadata.write(plan.metadata_file.as_deref());
+        .and_then(|()| written.survey.close());
     let file = plan.output.display();
     outcome.with_context(|| format!("the sweep was stopped; what it found is in {file}"))?;
     closed?;
-    put?;
     if !plan.quiet {
-        eprint!(
-            "{}",
-            account.summary(finish, started.elapsed(), &plan.output)
-        );
+        let summary = account.summary(finish, started.elapsed(), &plan.output);
+        say(format_args!("{}", summary.trim_end()));
     }
+    metadata.write(metadata_out)?;
     Ok((finish, account))
 }
 
 /// Raises the limit of open files for the sessions, or lowers the number of sessions to it.
 fn fit_descriptors(plan: &mut ScanPlan) -> anyhow::Result<()> {
-    let wanted = plan.max_sessions as u64 + OTHER_DESCRIPTORS;
+    let wanted = u64::from(plan.max_sessions) + OTHER_DESCRIPTORS;
     let limit = sys::raise_descriptor_limit(wanted)
         .context("cannot ask for the limit of open files (RLIMIT_NOFILE)")?;
     if limit < wanted {
         let fitting = limit.saturating_sub(OTHER_DESCRIPTORS).max(1);
-        eprintln!(
+        say(format_args!(
             "only {limit} files may be open, so at most {fitting} sessions instead of {} are held \
              at once (ulimit -n raises it)",
             plan.max_sessions
-        );
-        plan.max_sessions = usize::try_from(fitting).unwrap_or(plan.max_sessions);
+        ));
+        plan.max_sessions = u32::try_from(fitting).unwrap_or(plan.max_sessions);
     }
     Ok(())
 }
@@ -260,6 +301,48 @@ fn sessions(
     Ok(Box::new(move || engine.run()))
 }
 
+/// One sender for each transmitter, each with its part of the walk and of the rate.
+fn senders(
+    plan: &ScanPlan,
+    transmit: Vec<Box<dyn Transmit>>,
+    fallback: Vec<Option<send::Fallback>>,
+    rate: PacketsPerSecond,
+    watch: &Watch,
+) -> anyhow::Result<Vec<send::Sender>> {
+    let threads = u16::try_from(transmit.len()).context("too many sender threads")?;
+    watch.shared.progress().cursors = vec![String::new(); threads.into()];
+    let rate = PacketsPerSecond::new(rate.value() / f64::from(threads))?;
+    let deadline = plan.max_runtime.map(|most| watch.started + most);
+    let limits = Arc::new(send::Limits::new(
+        plan.our_max_targets(),
+        deadline,
+        plan.max_results,
+    ));
+    (0..threads)
+        .zip(transmit.into_iter().zip(fallback))
+        .map(|(thread, (transmit, fallback))| {
+            let shard = plan.shard.split(thread, threads)?;
+            let cores = plan.cores.iter().copied().cycle();
+            Ok(send::Sender {
+                thread: thread.into(),
+                walk: Walk::new(Arc::clone(&plan.space), &plan.permutation, shard, None)?,
+                transmit,
+                fallback,
+                rate,
+                core: cores.skip(thread.into()).next(),
+                limits: Arc::clone(&limits),
+                backlog_mark: if plan.sessions {
+                    plan.max_sessions.into()
+                } else {
+                    RESPONDER_BACKLOG
+                },
+                shared: Arc::clone(&watch.shared),
+                sessions: Arc::clone(&watch.sessions),
+            })
+        })
+        .collect()
+}
+
 /// The session engine for this plan.
 fn engine(
     plan: &ScanPlan,
@@ -273,8 +356,8 @@ fn engine(
             timeouts: plan.dialogue.timeouts,
             ..DialogueConfig::new(plan.dialogue.ehlo(network.source))
         },
-        max_sessions: plan.max_sessions,
-        per_24: plan.max_sessions_per_24,
+        max_sessions: plan.max_sessions as usize,
+        per_24: plan.max_sessions_per_24 as usize,
         source: Some(network.source),
     };
     let space = Arc::clone(&plan.space);

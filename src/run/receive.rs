@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
@@ -18,6 +18,9 @@ use crate::targets::Space;
 
 /// How long one wait for frames lasts at the most; bounds how late a stop is seen.
 const WAIT: Duration = Duration::from_millis(50);
+
+/// How often the tally is told, for the survey file.
+const TELL: Duration = Duration::from_millis(200);
 
 /// What came back, counted.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -56,6 +59,14 @@ impl ReplyTally {
     }
 }
 
+/// What the receiver did.
+pub(super) struct Received {
+    /// What came back.
+    pub(super) tally: ReplyTally,
+    /// What ended it early, if the network did.
+    pub(super) ended: Result<(), NetError>,
+}
+
 /// Everything the receiver's thread owns.
 pub(super) struct Receiver {
     pub network: Box<dyn Receive>,
@@ -67,9 +78,16 @@ pub(super) struct Receiver {
 
 impl Receiver {
     /// Receives until told to stop; dropping the channel's end then tells the sessions.
-    pub(super) fn run(mut self) -> Result<ReplyTally, NetError> {
+    pub(super) fn run(mut self) -> Received {
         let mut tally = ReplyTally::default();
+        let ended = self.receive(&mut tally);
+        self.shared.progress().replies = tally.clone();
+        Received { tally, ended }
+    }
+
+    fn receive(&mut self, tally: &mut ReplyTally) -> Result<(), NetError> {
         let (mut answered, mut responded) = (Dedup::new(), Dedup::new());
+        let mut told = Instant::now();
         while !self.shared.stop_receiving.load(Ordering::Relaxed) {
             let (classifier, space, responders) = (&self.classifier, &self.space, &self.responders);
             self.network.poll(WAIT, &mut |frame, at_us| {
@@ -96,7 +114,8 @@ impl Receiver {
                         } else {
                             tally.synack_later += 1;
                         }
-                        // The engine outlives the receiver unless it failed; the run then ends.
+                        // The engine takes responders until this end is dropped, or it failed;
+                        // then the run ends with its error.
                         let _ = responders.send(responder);
                     }
                     Reply::Reset { .. } if first => tally.reset += 1,
@@ -115,8 +134,12 @@ impl Receiver {
                 .responders
                 .store(tally.responders(), Ordering::Relaxed);
             self.shared.dropped.store(tally.lost, Ordering::Relaxed);
+            if told.elapsed() >= TELL {
+                told = Instant::now();
+                self.shared.progress().replies = tally.clone();
+            }
         }
-        Ok(tally)
+        Ok(())
     }
 }
 

@@ -1,17 +1,21 @@
 //! The sender: walk → token bucket → transmit, held back while sessions are behind.
 //!
-//! A target counts as sent only when the backend says that its frame was taken; what the kernel
-//! refuses for now (a full queue) is offered again, so nothing is skipped and nothing sent twice.
+//! Each sender thread owns an interval of the walk, its share of the rate, and a transmitter. A
+//! target counts as sent only once the backend says that its frame has left; what a backend
+//! refuses for now (a full queue) is offered again, and what a failed backend had accepted but not
+//! sent goes to the packet socket instead. So nothing is skipped and nothing sent twice.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Shared;
+use super::{Finish, Shared};
 use crate::net::{NetError, Transmit, sys};
 use crate::rate::{PacketsPerSecond, TokenBucket};
 use crate::session::Counters;
+use crate::status::say;
 use crate::targets::{Cursor, Target, Walk};
 
 /// Targets taken from the walk at once; also the most that leave in one go.
@@ -32,126 +36,367 @@ const TICK: Duration = Duration::from_micros(60);
 /// Longest sleep, so that a stop is seen soon at the slowest rates.
 const NAP: Duration = Duration::from_millis(50);
 
-/// What the sender did.
+/// How often the cursor is told, for the survey file.
+const TELL: Duration = Duration::from_millis(200);
+
+/// How long the last accepted frames may take to leave.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a sender did. How many probes left is in [`Shared`], also if the sender fails.
 #[derive(Debug)]
 pub(super) struct Sent {
-    /// Probes that left.
-    pub sent: u64,
-    /// Where the walk stands: everything before it was sent.
-    pub cursor: String,
     /// Whether the walk came to its end (or to `--max-targets`).
     pub complete: bool,
     /// Time spent sending.
     pub time: Duration,
     /// Time within it during which sessions held the sender back.
     pub held_back: Duration,
+    /// What ended it early, if the network did.
+    pub ended: Result<(), NetError>,
 }
 
-/// Everything the sender's thread owns.
+/// When to stop early; shared by all senders.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    /// Probes that may still be sent (`--max-targets`).
+    budget: Option<AtomicU64>,
+    /// The moment after which nothing is sent (`--max-runtime`).
+    deadline: Option<Instant>,
+    /// Responders after which nothing is sent (`--max-results`).
+    max_results: Option<u64>,
+}
+
+impl Limits {
+    pub(super) fn new(
+        max_targets: Option<u64>,
+        deadline: Option<Instant>,
+        max_results: Option<u64>,
+    ) -> Self {
+        Self {
+            budget: max_targets.map(AtomicU64::new),
+            deadline,
+            max_results,
+        }
+    }
+
+    /// Takes up to `want` probes out of the budget.
+    fn reserve(&self, want: usize) -> usize {
+        let Some(budget) = &self.budget else {
+            return want;
+        };
+        let want = want as u64;
+        let taken = budget
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                Some(left - left.min(want))
+            })
+            .map_or(0, |left| left.min(want));
+        usize::try_from(taken).unwrap_or(0)
+    }
+
+    /// Puts probes that were not sent back into the budget.
+    fn give_back(&self, count: usize) {
+        if let Some(budget) = &self.budget {
+            budget.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The limit that is reached, if one is.
+    fn reached(&self, now: Instant, responders: u64) -> Option<Finish> {
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            return Some(Finish::Limit("max-runtime"));
+        }
+        self.max_results
+            .is_some_and(|most| responders >= most)
+            .then_some(Finish::Limit("max-results"))
+    }
+}
+
+/// Opens what takes over from a backend that failed.
+pub(super) type Fallback = Box<dyn FnMut() -> Result<Box<dyn Transmit>, NetError> + Send>;
+
+/// Everything a sender's thread owns.
 pub(super) struct Sender {
-    pub walk: Walk,
-    pub transmit: Box<dyn Transmit>,
-    pub rate: PacketsPerSecond,
-    pub limit: Option<u64>,
-    pub backlog_mark: u64,
-    pub shared: Arc<Shared>,
-    pub sessions: Arc<Counters>,
+    /// Which of the senders this is, from 0.
+    pub(super) thread: usize,
+    pub(super) walk: Walk,
+    pub(super) transmit: Box<dyn Transmit>,
+    pub(super) fallback: Option<Fallback>,
+    pub(super) rate: PacketsPerSecond,
+    pub(super) core: Option<u32>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) backlog_mark: u64,
+    pub(super) shared: Arc<Shared>,
+    pub(super) sessions: Arc<Counters>,
 }
 
 impl Sender {
-    /// Sends until the walk ends, the limit is reached or a stop is asked for.
-    pub(super) fn run(mut self) -> Result<Sent, NetError> {
+    /// Sends until the walk ends, a limit is reached or a stop is asked for. A sender that fails
+    /// stops the others: the sweep cannot become complete any more.
+    pub(super) fn run(self) -> Sent {
         // The default of 50 µs would double the gaps at 10,000 packets a second.
         sys::fine_sleep();
         let started = Instant::now();
-        let mut bucket = TokenBucket::new(self.rate, started);
-        let mut batch = Batch::default();
-        let (mut sent, mut held_back, mut complete) = (0u64, Duration::ZERO, false);
-        while !self.shared.stop_sending.load(Ordering::Relaxed) {
-            if self.behind() {
-                self.shared.held_back.store(true, Ordering::Relaxed);
-                let held = Instant::now();
+        let (thread, core, shared) = (self.thread, self.core, Arc::clone(&self.shared));
+        let mut pace = Pace {
+            bucket: TokenBucket::new(self.rate, started),
+            limits: Arc::clone(&self.limits),
+            backlog_mark: self.backlog_mark,
+            sessions: self.sessions,
+            held_back: Duration::ZERO,
+            thread,
+        };
+        let mut outgoing = Outgoing::new(
+            self.walk,
+            self.transmit,
+            self.fallback,
+            &shared,
+            &self.limits,
+        );
+        let complete = match core {
+            Some(core) => sys::pin_to_cpu(core).map_err(|source| NetError::Pin { core, source }),
+            None => Ok(()),
+        }
+        .and_then(|()| pace.send(&mut outgoing, &shared));
+        if complete.is_err() {
+            shared.stop_sending.store(true, Ordering::Relaxed);
+        }
+        shared.progress().cursors[thread] = outgoing.cursor();
+        Sent {
+            complete: *complete.as_ref().unwrap_or(&false),
+            time: started.elapsed(),
+            held_back: pace.held_back,
+            ended: complete.map(drop),
+        }
+    }
+}
+
+/// When the next probes may leave.
+struct Pace {
+    bucket: TokenBucket,
+    limits: Arc<Limits>,
+    backlog_mark: u64,
+    sessions: Arc<Counters>,
+    held_back: Duration,
+    thread: usize,
+}
+
+impl Pace {
+    /// The sender's loop; true if the walk came to its end.
+    fn send(&mut self, outgoing: &mut Outgoing<'_>, shared: &Shared) -> Result<bool, NetError> {
+        let mut told = Instant::now();
+        let mut complete = false;
+        while !shared.stop_sending.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            if now - told >= TELL {
+                told = now;
+                shared.progress().cursors[self.thread] = outgoing.cursor();
+            }
+            let responders = shared.responders.load(Ordering::Relaxed);
+            if let Some(limit) = self.limits.reached(now, responders) {
+                shared.stop_at(limit);
+                break;
+            }
+            if behind(shared, &self.sessions, self.backlog_mark) {
+                shared.held_back.store(true, Ordering::Relaxed);
                 thread::sleep(HOLD);
-                held_back += held.elapsed();
+                self.held_back += now.elapsed();
+                outgoing.note_left()?;
                 continue;
             }
-            self.shared.held_back.store(false, Ordering::Relaxed);
-            let left = self.limit.map_or(u64::MAX, |limit| limit - sent);
-            if left == 0 || !batch.ready(&mut self.walk) {
+            shared.held_back.store(false, Ordering::Relaxed);
+            let allowed = self.limits.reserve(outgoing.ready());
+            if allowed == 0 {
+                if !outgoing.settle()? {
+                    continue;
+                }
                 complete = true;
                 break;
             }
-            let now = Instant::now();
-            let want = batch
-                .rest()
-                .len()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
-            let granted = bucket.take(now, want);
+            let granted = self.bucket.take(now, allowed);
+            let taken = if granted > 0 {
+                outgoing.send(granted)?
+            } else {
+                0
+            };
+            self.limits.give_back(allowed - taken);
+            self.bucket.give_back(granted - taken);
             if granted == 0 {
-                let gap = bucket.next(now).saturating_duration_since(now);
+                outgoing.note_left()?;
+                let gap = self.bucket.next(now).saturating_duration_since(now);
                 thread::sleep(gap.clamp(TICK, NAP));
-                continue;
-            }
-            let taken = self.transmit.send(&batch.rest()[..granted])?;
-            bucket.give_back(granted - taken);
-            batch.advance(taken);
-            sent += taken as u64;
-            self.shared.sent.store(sent, Ordering::Relaxed);
-            if taken < granted {
-                thread::sleep(FULL);
+            } else if taken < granted {
+                thread::sleep(outgoing.breather());
             }
         }
-        Ok(Sent {
-            sent,
-            cursor: batch.cursor(&self.walk),
-            complete,
-            time: started.elapsed(),
-            held_back,
-        })
-    }
-
-    /// Whether so many responders wait that no more should be found for now.
-    fn behind(&self) -> bool {
-        let found = self.shared.responders.load(Ordering::Relaxed);
-        let waiting = found.saturating_sub(self.sessions.done() + self.sessions.open());
-        waiting >= self.backlog_mark
+        outgoing.settle()?;
+        Ok(complete)
     }
 }
 
-/// The targets taken from the walk and not yet sent.
-#[derive(Default)]
-struct Batch {
-    targets: Vec<Target>,
+/// Whether so many responders wait that no more should be found for now.
+fn behind(shared: &Shared, sessions: &Counters, mark: u64) -> bool {
+    let found = shared.responders.load(Ordering::Relaxed);
+    found.saturating_sub(sessions.done() + sessions.open()) >= mark
+}
+
+/// The targets on their way: taken from the walk, accepted by the backend, left.
+struct Outgoing<'run> {
+    walk: Walk,
+    transmit: Box<dyn Transmit>,
+    fallback: Option<Fallback>,
+    shared: &'run Shared,
+    limits: &'run Limits,
+    /// Taken from the walk; those before `next` were accepted.
+    batch: Vec<Target>,
     next: usize,
-    begins_at: Option<Cursor>,
+    /// Accepted, not known to have left.
+    in_flight: VecDeque<Target>,
+    /// Probes accepted by the present backend, and how many of them have left.
+    accepted: u64,
+    left: u64,
+    /// The walk's cursor before each batch, with the number of probes accepted by then; the first
+    /// is the last before which everything has left.
+    marks: VecDeque<(u64, Cursor)>,
 }
 
-impl Batch {
-    /// Makes sure that there is something to send; false at the end of the walk.
-    fn ready(&mut self, walk: &mut Walk) -> bool {
-        if self.next < self.targets.len() {
-            return true;
+impl<'run> Outgoing<'run> {
+    fn new(
+        walk: Walk,
+        transmit: Box<dyn Transmit>,
+        fallback: Option<Fallback>,
+        shared: &'run Shared,
+        limits: &'run Limits,
+    ) -> Self {
+        Self {
+            marks: VecDeque::from([(0, walk.cursor())]),
+            walk,
+            transmit,
+            fallback,
+            shared,
+            limits,
+            batch: Vec::with_capacity(BATCH),
+            next: 0,
+            in_flight: VecDeque::new(),
+            accepted: 0,
+            left: 0,
         }
-        self.targets.clear();
+    }
+
+    /// How many targets are ready to be sent; 0 at the end of the walk.
+    fn ready(&mut self) -> usize {
+        if self.next == self.batch.len() {
+            self.batch.clear();
+            self.next = 0;
+            self.marks.push_back((self.accepted, self.walk.cursor()));
+            self.walk.fill(&mut self.batch, BATCH);
+        }
+        self.batch.len() - self.next
+    }
+
+    /// Offers the next `count` targets to the backend; returns how many it accepted.
+    fn send(&mut self, count: usize) -> Result<usize, NetError> {
+        let offered = &self.batch[self.next..self.next + count];
+        let taken = match self.transmit.send(offered) {
+            Ok(taken) => taken,
+            Err(error) => return self.fall_back(error).map(|()| 0),
+        };
+        self.in_flight.extend(&offered[..taken]);
+        self.next += taken;
+        self.accepted += taken as u64;
+        self.note_left()?;
+        Ok(taken)
+    }
+
+    /// Reads back how many probes have left.
+    fn note_left(&mut self) -> Result<(), NetError> {
+        if self.in_flight.is_empty() {
+            return Ok(());
+        }
+        match self.transmit.left() {
+            Ok(left) => self.have_left(left),
+            Err(error) => self.fall_back(error)?,
+        }
+        Ok(())
+    }
+
+    fn have_left(&mut self, left: u64) {
+        let news = left.saturating_sub(self.left);
+        let count = usize::try_from(news)
+            .unwrap_or(usize::MAX)
+            .min(self.in_flight.len());
+        self.in_flight.drain(..count);
+        self.left += count as u64;
+        self.shared.sent.fetch_add(count as u64, Ordering::Relaxed);
+        while self.marks.get(1).is_some_and(|mark| mark.0 <= self.left) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// Waits for what is under way; false if that had to be handed to another backend, so that
+    /// there is more to send.
+    fn settle(&mut self) -> Result<bool, NetError> {
+        if self.in_flight.is_empty() {
+            return Ok(true);
+        }
+        match self.transmit.settle(PATIENCE) {
+            Ok(left) => self.have_left(left),
+            Err(error) => return self.fall_back(error).map(|()| false),
+        }
+        if self.in_flight.is_empty() {
+            return Ok(true);
+        }
+        let stuck = self.in_flight.len();
+        self.fall_back(NetError::Stuck { stuck }).map(|()| false)
+    }
+
+    /// Replaces a backend that failed; what it had accepted but not sent is sent again.
+    fn fall_back(&mut self, error: NetError) -> Result<(), NetError> {
+        let Some(mut open) = self.fallback.take() else {
+            return Err(error);
+        };
+        let unsent: VecDeque<Target> = match &error {
+            // It knows exactly; what it did send need not be the first it was given.
+            NetError::Vanished { unsent, .. } => unsent.iter().copied().collect(),
+            _ => {
+                if let Ok(left) = self.transmit.left() {
+                    self.have_left(left);
+                }
+                std::mem::take(&mut self.in_flight)
+            }
+        };
+        self.have_left(self.accepted - unsent.len() as u64);
+        self.in_flight.clear();
+        self.limits.give_back(unsent.len());
+        self.transmit = open()?;
+        say(format_args!("{error}; going on with the packet socket"));
+        let mut again: Vec<Target> = unsent.into();
+        again.extend_from_slice(&self.batch[self.next..]);
+        self.batch = again;
         self.next = 0;
-        self.begins_at = Some(walk.cursor());
-        walk.fill(&mut self.targets, BATCH) > 0
+        // The new backend counts from zero; what is sent again lies behind the first mark.
+        self.marks.truncate(1);
+        if let Some(mark) = self.marks.front_mut() {
+            mark.0 = 0;
+        }
+        (self.accepted, self.left) = (0, 0);
+        Ok(())
     }
 
-    fn rest(&self) -> &[Target] {
-        &self.targets[self.next..]
+    /// How long to look away from a backend that has no room: little while frames are under way.
+    fn breather(&self) -> Duration {
+        if self.in_flight.is_empty() {
+            FULL
+        } else {
+            Duration::from_micros(20)
+        }
     }
 
-    fn advance(&mut self, count: usize) {
-        self.next += count;
-    }
-
-    /// The walk's position up to which everything was sent. A batch that was cut short counts
-    /// from its beginning, so that a sweep that goes on from here skips nothing.
-    fn cursor(&self, walk: &Walk) -> String {
-        match &self.begins_at {
-            Some(begin) if self.next < self.targets.len() => begin.to_string(),
-            _ => walk.cursor().to_string(),
+    /// The walk's position up to which everything has left.
+    fn cursor(&self) -> String {
+        let all_left = self.in_flight.is_empty() && self.next == self.batch.len();
+        match self.marks.front() {
+            Some((_, cursor)) if !all_left => cursor.to_string(),
+            _ => self.walk.cursor().to_string(),
         }
     }
 }

@@ -7,19 +7,22 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Finish, Shared, Threads};
 use crate::config::ScanPlan;
 use crate::session::{Counters, Stop};
-use crate::status::{Snapshot, StatusLine};
+use crate::status::{Snapshot, StatusLine, say};
 
 /// How often signals, limits and ended threads are looked at.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How often there is a status line.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// What the overseer reads and writes.
 pub(super) struct Watch {
@@ -34,7 +37,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Takes over SIGINT and SIGTERM.
+    /// Takes over SIGINT, SIGTERM and SIGHUP (the terminal went away).
     ///
     /// # Errors
     /// The handlers cannot be installed.
@@ -44,7 +47,7 @@ impl Watch {
             sessions: Arc::default(),
             stop: Arc::new(AtomicU8::new(Stop::Run as u8)),
             started,
-            signals: Signals::new([SIGINT, SIGTERM])?,
+            signals: Signals::new([SIGINT, SIGTERM, SIGHUP])?,
             finish: Finish::Complete,
             signalled: 0,
             cooldown_end: None,
@@ -54,17 +57,21 @@ impl Watch {
     /// Oversees the threads until the last of them, the writer, has ended.
     pub(super) fn until_done(&mut self, plan: &ScanPlan, threads: &Threads) -> Finish {
         let mut status = StatusLine::default();
-        let mut next_status = self.started + Duration::from_secs(1);
+        let mut next_status = self.started + EVERY;
         while !threads.writer.is_finished() || !threads.engine.is_finished() {
             thread::sleep(TICK);
             let now = Instant::now();
             self.heed_signals(plan, now);
-            self.heed_limits(plan, now);
+            self.heed_limits();
             self.heed_threads(plan, threads, now);
             if now >= next_status {
-                next_status += Duration::from_secs(1);
+                // A machine that stood still gets one line for it, not one for every second missed.
+                next_status = (next_status + EVERY).max(now);
                 if !plan.quiet {
-                    eprintln!("{}", status.line(&self.snapshot(plan, threads, now)));
+                    say(format_args!(
+                        "{}",
+                        status.line(&self.snapshot(plan, threads, now))
+                    ));
                 }
             }
         }
@@ -81,34 +88,26 @@ impl Watch {
                 self.cooldown_end = Some(now);
                 self.stop.store(Stop::Now as u8, Ordering::Relaxed);
             } else if !plan.quiet {
-                eprintln!(
-                    "{}: no more probes; waiting {:.0} s for replies and for {} open sessions \
-                     (again: stop at once)",
+                let cooldown = self
+                    .cooldown_end
+                    .map_or(plan.cooldown, |end| end.saturating_duration_since(now));
+                say(format_args!(
+                    "{}: no more probes; waiting {:.0} s for replies, then for the sessions ({} \
+                     open, {} waiting); again: stop at once",
                     self.finish.describe(),
-                    plan.cooldown.as_secs_f64(),
-                    self.sessions.open()
-                );
+                    cooldown.as_secs_f64(),
+                    self.sessions.open(),
+                    self.sessions.queued()
+                ));
             }
         }
     }
 
-    fn heed_limits(&mut self, plan: &ScanPlan, now: Instant) {
-        let over = self.finish != Finish::Complete || self.cooldown_end.is_some();
-        let found = self.shared.responders.load(Ordering::Relaxed);
-        let limit = if over {
-            return;
-        } else if plan
-            .max_runtime
-            .is_some_and(|most| now - self.started >= most)
-        {
-            "max-runtime"
-        } else if plan.max_results.is_some_and(|most| found >= most) {
-            "max-results"
-        } else {
-            return;
-        };
-        self.finish = Finish::Limit(limit);
-        self.shared.stop_sending.store(true, Ordering::Relaxed);
+    /// The senders look at the limits themselves, between any two batches.
+    fn heed_limits(&mut self) {
+        if let (Finish::Complete, Some(limit)) = (self.finish, self.shared.limit.get()) {
+            self.finish = *limit;
+        }
     }
 
     /// A stage that ended early failed: without it, what the others do would be lost.
@@ -120,7 +119,7 @@ impl Watch {
         if self.cooldown_end.is_some() || threads.receiver.is_finished() {
             self.shared.stop_sending.store(true, Ordering::Relaxed);
         }
-        if threads.sender.is_finished() || self.cooldown_end.is_some() {
+        if senders_ended(threads) || self.cooldown_end.is_some() {
             let end = *self.cooldown_end.get_or_insert(now + plan.cooldown);
             if now >= end {
                 self.shared.stop_receiving.store(true, Ordering::Relaxed);
@@ -131,7 +130,7 @@ impl Watch {
     fn snapshot(&self, plan: &ScanPlan, threads: &Threads, now: Instant) -> Snapshot {
         Snapshot {
             elapsed: now - self.started,
-            sending: !threads.sender.is_finished(),
+            sending: !senders_ended(threads),
             cooldown_left: self
                 .cooldown_end
                 .map(|end| end.saturating_duration_since(now)),
@@ -147,10 +146,14 @@ impl Watch {
     }
 }
 
+fn senders_ended(threads: &Threads) -> bool {
+    threads.senders.iter().all(JoinHandle::is_finished)
+}
+
 impl ScanPlan {
     /// Probes this run will send if nothing stops it; an estimate where there are shards.
     fn to_send(&self) -> u64 {
         let ours = self.space.len().div_ceil(u64::from(self.shard.total));
-        self.max_targets.map_or(ours, |limit| ours.min(limit))
+        self.our_max_targets().map_or(ours, |limit| ours.min(limit))
     }
 }

@@ -1,16 +1,22 @@
 //! The writer: session records → verdicts → the survey file, in transactions.
 //!
 //! One thread owns the database. Records are committed at the latest half a second after they
-//! came, so that a reader of the running sweep's file sees it grow.
+//! came, together with the counts and the cursors of that moment, so that a reader of the running
+//! sweep's file sees it grow, and a crash leaves a file that tells how far the sweep had come.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::account::probe_counts;
+use super::{Shared, borrowed};
 use crate::fingerprint::{Replies, RuleSet, Verdict};
 use crate::session::SessionRecord;
 use crate::store::{StoreError, Survey};
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use jiff::Timestamp;
+use serde_json::json;
 
 /// Records in one transaction at the most.
 const BATCH: usize = 2048;
@@ -33,6 +39,10 @@ pub(super) struct Writer {
     pub survey: Survey,
     pub rules: Arc<RuleSet>,
     pub records: Receiver<SessionRecord>,
+    /// Addresses in the space.
+    pub space: u64,
+    /// How far the sweep has come.
+    pub shared: Arc<Shared>,
 }
 
 impl Writer {
@@ -64,14 +74,25 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => ended = true,
             }
             if ended || batch.len() >= BATCH || Instant::now() >= due {
-                if !batch.is_empty() {
-                    self.survey.add(&batch)?;
-                    *hosts += batch.len() as u64;
-                    batch.clear();
-                }
+                self.commit(&batch)?;
+                *hosts += batch.len() as u64;
+                batch.clear();
                 due = Instant::now() + LATEST;
             }
         }
         Ok(())
+    }
+
+    /// Commits records together with how far the sweep has come.
+    fn commit(&mut self, batch: &[(SessionRecord, Verdict)]) -> Result<(), StoreError> {
+        let progress = self.shared.progress().clone();
+        let sent = self.shared.sent.load(Ordering::Relaxed);
+        let counts = probe_counts(self.space, sent, &progress.replies);
+        let metadata = [
+            ("cursors", json!(progress.cursors)),
+            ("packets_sent", json!(sent)),
+            ("updated_us", json!(Timestamp::now().as_microsecond())),
+        ];
+        self.survey.add_with(batch, &borrowed(&counts), &metadata)
     }
 }

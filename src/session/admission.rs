@@ -3,6 +3,11 @@
 //! Responders wait in one queue per /24. A prefix at its cap keeps its own waiting and holds up
 //! nobody else; prefixes that may go take turns. Memory is that of the waiting responders: a
 //! prefix with none waiting and none open is forgotten.
+//!
+//! Those who wait are of two kinds: *ready* are those who could be dialled at once were there
+//! room for any number of sessions, *capped* those who could not even then, because the ones
+//! before them fill their /24 up to its cap. One /24 of thousands of tarpits is nearly all
+//! capped, and stays so for as long as its sessions take.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -15,16 +20,24 @@ pub(super) struct Admission {
     per_24: usize,
     prefixes: HashMap<u32, Prefix>,
     /// Prefixes with someone waiting and room for one more, each once.
-    ready: VecDeque<u32>,
+    turns: VecDeque<u32>,
     waiting: usize,
+    /// How many of those waiting are ready.
+    ready: usize,
 }
 
 #[derive(Debug, Default)]
 struct Prefix {
     open: usize,
     waiting: VecDeque<Responder>,
-    /// Whether it stands in `ready`.
-    ready: bool,
+    /// Whether it stands in `turns`.
+    has_turn: bool,
+}
+
+impl Prefix {
+    fn ready(&self, per_24: usize) -> usize {
+        self.waiting.len().min(per_24.saturating_sub(self.open))
+    }
 }
 
 impl Admission {
@@ -32,8 +45,9 @@ impl Admission {
         Self {
             per_24,
             prefixes: HashMap::new(),
-            ready: VecDeque::new(),
+            turns: VecDeque::new(),
             waiting: 0,
+            ready: 0,
         }
     }
 
@@ -42,71 +56,88 @@ impl Admission {
         self.waiting
     }
 
+    /// How many of them wait for nothing but room for more sessions.
+    pub(super) const fn ready(&self) -> usize {
+        self.ready
+    }
+
+    /// How many of them wait for sessions within their /24 to end.
+    pub(super) const fn capped(&self) -> usize {
+        self.waiting - self.ready
+    }
+
     /// Whether [`Self::next`] would yield someone.
     pub(super) fn has_next(&self) -> bool {
-        !self.ready.is_empty()
+        !self.turns.is_empty()
     }
 
     /// Takes a responder in.
     pub(super) fn offer(&mut self, responder: Responder) {
-        let prefix = self.prefixes.entry(prefix(responder.addr())).or_default();
-        prefix.waiting.push_back(responder);
         self.waiting += 1;
-        self.settle(responder.addr());
+        self.change(prefix(responder.addr()), |prefix| {
+            prefix.waiting.push_back(responder);
+        });
     }
 
     /// The next one to dial; it counts as open until [`Self::release`].
     pub(super) fn next(&mut self) -> Option<Responder> {
-        let bits = self.ready.pop_front()?;
-        let prefix = self.prefixes.get_mut(&bits)?;
-        prefix.ready = false;
-        let responder = prefix.waiting.pop_front()?;
-        prefix.open += 1;
+        let bits = self.turns.pop_front()?;
+        let responder = self.change(bits, |prefix| {
+            prefix.has_turn = false;
+            let responder = prefix.waiting.pop_front()?;
+            prefix.open += 1;
+            Some(responder)
+        })?;
         self.waiting -= 1;
-        self.settle(responder.addr());
         Some(responder)
     }
 
     /// A session that [`Self::next`] began has ended.
     pub(super) fn release(&mut self, addr: Ipv4Addr) {
-        if let Some(prefix) = self.prefixes.get_mut(&prefix(addr)) {
+        self.change(prefix(addr), |prefix| {
             prefix.open = prefix.open.saturating_sub(1);
-        }
-        self.settle(addr);
+        });
     }
 
     /// A responder from [`Self::next`] could not be dialled now and goes back to the head of its
     /// queue.
     pub(super) fn put_back(&mut self, responder: Responder) {
-        let prefix = self.prefixes.entry(prefix(responder.addr())).or_default();
-        prefix.waiting.push_front(responder);
         self.waiting += 1;
-        self.release(responder.addr());
+        self.change(prefix(responder.addr()), |prefix| {
+            prefix.waiting.push_front(responder);
+            prefix.open = prefix.open.saturating_sub(1);
+        });
     }
 
-    /// Everyone who waits; nobody does afterwards.
+    /// Everyone who waits; nobody does afterwards. Those who were open still are.
     pub(super) fn drain(&mut self) -> Vec<Responder> {
-        self.ready.clear();
-        self.waiting = 0;
-        self.prefixes
-            .drain()
-            .flat_map(|(_, prefix)| prefix.waiting)
-            .collect()
+        let mut gone = Vec::with_capacity(self.waiting);
+        self.prefixes.retain(|_, prefix| {
+            gone.extend(prefix.waiting.drain(..));
+            prefix.has_turn = false;
+            prefix.open > 0
+        });
+        self.turns.clear();
+        (self.waiting, self.ready) = (0, 0);
+        gone
     }
 
-    /// Restores the two rules after a change: who may go stands in `ready`, and a prefix of
-    /// which nothing is left is forgotten.
-    fn settle(&mut self, addr: Ipv4Addr) {
-        let bits = prefix(addr);
-        let Some(prefix) = self.prefixes.get_mut(&bits) else {
-            return;
-        };
+    /// Changes a prefix and restores the three rules: `ready` is the sum over the prefixes, who
+    /// may go has its turn, and a prefix of which nothing is left is forgotten.
+    fn change<T>(&mut self, bits: u32, change: impl FnOnce(&mut Prefix) -> T) -> T {
+        let prefix = self.prefixes.entry(bits).or_default();
+        let before = prefix.ready(self.per_24);
+        let result = change(prefix);
+        let after = prefix.ready(self.per_24);
+        self.ready = self.ready + after - before;
+        if !prefix.has_turn && after > 0 {
+            prefix.has_turn = true;
+            self.turns.push_back(bits);
+        }
         if prefix.open == 0 && prefix.waiting.is_empty() {
             self.prefixes.remove(&bits);
-        } else if !prefix.ready && prefix.open < self.per_24 && !prefix.waiting.is_empty() {
-            prefix.ready = true;
-            self.ready.push_back(bits);
         }
+        result
     }
 }
 
@@ -163,6 +194,26 @@ mod tests {
         assert_eq!(admission.next(), Some(first));
     }
 
+    #[test]
+    fn those_behind_a_cap_are_told_from_those_who_only_want_room() {
+        let mut admission = Admission::new(2);
+        for host in 1..=100 {
+            admission.offer(responder([127, 0, 1, host], 25));
+        }
+        admission.offer(responder([127, 0, 2, 1], 25));
+        assert_eq!((admission.ready(), admission.capped()), (3, 98));
+        while admission.next().is_some() {}
+        assert_eq!((admission.ready(), admission.capped()), (0, 98));
+        admission.release([127, 0, 1, 1].into());
+        assert_eq!((admission.ready(), admission.capped()), (1, 97));
+        assert_eq!(admission.drain().len(), 98);
+        assert_eq!((admission.ready(), admission.capped()), (0, 0));
+        assert!(!admission.has_next());
+        admission.offer(responder([127, 0, 2, 2], 25));
+        admission.offer(responder([127, 0, 2, 3], 25));
+        assert_eq!(admission.ready(), 1, "one of that /24 is still open");
+    }
+
     proptest! {
         #[test]
         fn everyone_goes_once_and_no_prefix_exceeds_its_cap(
@@ -183,6 +234,11 @@ mod tests {
                     open.push(responder.addr());
                     let same = open.iter().filter(|a| prefix(**a) == prefix(responder.addr())).count();
                     prop_assert!(same <= cap);
+                let ready: usize = admission.prefixes.values().map(|p| p.ready(cap)).sum();
+                let waiting: usize = admission.prefixes.values().map(|p| p.waiting.len()).sum();
+                prop_assert_eq!(admission.ready(), ready);
+                prop_assert_eq!(admission.waiting(), waiting);
+                prop_assert_eq!(admission.has_next(), ready > 0);
                     if releases.next() != Some(true) {
                         continue;
                     }
@@ -191,7 +247,7 @@ mod tests {
                 admission.release(addr);
             }
             prop_assert_eq!(gone, hosts.len());
-            prop_assert!(admission.prefixes.is_empty() && admission.ready.is_empty());
+            prop_assert!(admission.prefixes.is_empty() && admission.turns.is_empty());
         }
     }
 }

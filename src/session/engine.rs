@@ -5,8 +5,11 @@
 //! responders and the stop switch wake nobody. With nothing open and nothing queued the loop
 //! sleeps on the channel instead and costs some fifty wake-ups a second.
 //!
-//! **Records are never waited for**: they pass through an outbox, and above [`OUTBOX_MARK`] no
-//! session is opened until the consumer has caught up.
+//! **Records are never waited for**: they pass through an outbox, and while that is full no
+//! session is opened.
+//!
+//! **A stop** ([`Stop`]) ends neither loop nor thread before the channel of responders is closed:
+//! whoever sends into it may still be at work, and what it sends is to be recorded as well.
 //!
 //! **Shortage** (descriptors, ports, memory) is met by a pause while other sessions are open,
 //! since their ends will cure it. With none open it is tried [`SHORTAGE_TRIES`] times before the
@@ -20,23 +23,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, TrySendError,
-};
+use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 
 use super::admission::Admission;
 use super::live::{Live, Ready, Shared, Step};
+use super::outbox::Outbox;
 use super::slab::{Key, Slab};
 use super::timers::Wheel;
-use super::{Counters, SessionConfig, SessionError, SessionRecord, Stop, dial};
+use super::{Counters, SessionConfig, SessionError, SessionRecord, Stop, Watch, dial};
 use crate::net::sys;
 use crate::probe::Responder;
-use crate::smtp::{Outcome, Side, Transcript};
-
-/// Told of every run of octets as it comes or goes.
-pub type Watch = Box<dyn FnMut(&Responder, Side, &[u8]) + Send>;
+use crate::smtp::{Outcome, Transcript};
 
 /// Asked before each dial whether the address may still be contacted.
 type Admit = Arc<dyn Fn(Ipv4Addr) -> bool + Send + Sync>;
@@ -50,11 +49,14 @@ pub struct Engine {
     input: Receiver<Responder>,
     /// Whether the channel of responders has been closed and emptied.
     input_ended: bool,
-    output: Sender<SessionRecord>,
-    outbox: VecDeque<SessionRecord>,
+    outbox: Outbox,
     admit: Admit,
     counters: Arc<Counters>,
     stop: Arc<AtomicU8>,
+    /// Whether nobody is dialled any more.
+    draining: bool,
+    /// Responders that will not be dialled; their records wait for room in the outbox.
+    refused: VecDeque<Responder>,
     pub(super) dial: Dial,
     poll: Poll,
     admission: Admission,
@@ -103,11 +105,12 @@ impl Engine {
             config,
             input,
             input_ended: false,
-            output,
-            outbox: VecDeque::new(),
+            outbox: Outbox::new(output),
             admit,
             counters,
             stop,
+            draining: false,
+            refused: VecDeque::new(),
             dial: dial::dial,
             poll: Poll::new().map_err(SessionError::Poll)?,
             sessions: Slab::new(),
@@ -119,15 +122,16 @@ impl Engine {
         })
     }
 
-    /// Has `watch` told of all that is said in any session, as it is said.
+    /// Has `watch` told of all that happens in any session, as it happens.
     #[must_use]
     pub fn watched_by(mut self, watch: Watch) -> Self {
         self.shared.watch = Some(watch);
         self
     }
 
-    /// Serves until [`Stop`] or the end of the channel says that it is over; then every responder
-    /// taken has been recorded, and the sender of records is dropped.
+    /// Serves until the channel of responders is closed and every responder that came through it
+    /// has been recorded; then the sender of records is dropped. [`Stop`] says how much is done
+    /// until then, but does not end it: who stops the engine closes the channel as well.
     ///
     /// # Errors
     /// epoll fails, or the consumer of records goes away; nothing that a peer does.
@@ -137,22 +141,26 @@ impl Engine {
         loop {
             let stop = Stop::from_u8(self.stop.load(Ordering::Relaxed));
             if stop == Stop::Now {
-                self.interrupt();
-                break;
+                self.end_sessions();
+                return self.refuse_until_closed();
             }
+            self.draining |= stop == Stop::Drain;
             self.take_in();
+            if self.draining {
+                self.refuse_waiting();
+            }
             self.open_sessions();
-            self.hand_over()?;
+            self.outbox.hand_over()?;
             self.publish();
             if self.is_idle() {
-                if self.input_ended || (stop == Stop::Drain && self.input.is_empty()) {
-                    break;
+                if self.input_ended {
+                    return Ok(());
                 }
                 self.sleep();
                 continue;
             }
             if self.sessions.len() == 0 && !self.is_busy() && !self.outbox.is_empty() {
-                self.hand_over_one()?;
+                self.outbox.hand_over_one(TURN)?;
                 continue;
             }
             let timeout = if self.is_busy() { Duration::ZERO } else { TURN };
@@ -166,8 +174,6 @@ impl Engine {
             self.serve_ready(&events);
             self.serve_deadlines(&mut fired);
         }
-        self.publish();
-        self.hand_over_all()
     }
 }
 
@@ -199,8 +205,9 @@ impl Engine {
     fn may_open(&self) -> bool {
         self.admission.has_next()
             && self.sessions.len() < self.config.max_sessions
-            && self.outbox.len() < OUTBOX_MARK
+            && !self.outbox.is_full()
             && self.pause.is_none()
+            && !self.draining
     }
 
     fn open_sessions(&mut self) {
@@ -218,7 +225,8 @@ impl Engine {
             if (self.admit)(responder.addr()) {
                 self.open(responder);
             } else {
-                self.record_unopened(responder, Outcome::Blocked, None);
+                self.admission.release(responder.addr());
+                self.record_undialled(responder, Outcome::Blocked, None);
             }
         }
     }
@@ -237,7 +245,8 @@ impl Engine {
                     Outcome::ResetBeforeGreeting => Outcome::ConnectRefused,
                     outcome => outcome,
                 };
-                self.record_unopened(responder, outcome, Some(error.to_string()));
+                self.admission.release(responder.addr());
+                self.record_undialled(responder, outcome, Some(error.to_string()));
             }
         }
     }
@@ -324,9 +333,12 @@ impl Engine {
         self.admission.release(live.addr());
         self.record(live.finish(now));
     }
+}
 
-    /// Ends everything: open sessions with QUIT where possible, then all who wait.
-    fn interrupt(&mut self) {
+/// Stopped.
+impl Engine {
+    /// Ends the open sessions, with QUIT where that is possible at once.
+    fn end_sessions(&mut self) {
         let now = Instant::now();
         for key in self.sessions.keys() {
             if let Some(live) = self.sessions.value(key) {
@@ -334,11 +346,33 @@ impl Engine {
             }
             self.end(key, now);
         }
-        for responder in self.admission.drain() {
-            self.record_unopened(responder, Outcome::Interrupted, None);
+    }
+
+    /// Records those who wait as interrupted, as far as the outbox has room.
+    fn refuse_waiting(&mut self) {
+        if self.admission.waiting() > 0 {
+            self.refused.extend(self.admission.drain());
         }
-        while let Ok(responder) = self.input.try_recv() {
-            self.record_unopened(responder, Outcome::Interrupted, None);
+        while !self.outbox.is_full()
+            && let Some(responder) = self.refused.pop_front()
+        {
+            self.record_undialled(responder, Outcome::Interrupted, None);
+        }
+    }
+
+    /// Records those who wait, and then those who still come, as interrupted, until the channel
+    /// is closed. Nothing else is left to do, so the consumer of records is waited for.
+    fn refuse_until_closed(&mut self) -> Result<(), SessionError> {
+        loop {
+            self.refuse_waiting();
+            self.outbox.hand_over_all()?;
+            self.publish();
+            if self.refused.is_empty() {
+                match self.input.recv() {
+                    Ok(responder) => self.refused.push_back(responder),
+                    Err(RecvError) => return Ok(()),
+                }
+            }
         }
     }
 }
@@ -347,12 +381,11 @@ impl Engine {
 impl Engine {
     fn record(&mut self, record: SessionRecord) {
         self.counters.count(record.outcome);
-        self.outbox.push_back(record);
+        self.outbox.push(record);
     }
 
     /// Records a responder to whom no connection was begun.
-    fn record_unopened(&mut self, responder: Responder, outcome: Outcome, detail: Option<String>) {
-        self.admission.release(responder.addr());
+    fn record_undialled(&mut self, responder: Responder, outcome: Outcome, detail: Option<String>) {
         self.record(SessionRecord {
             responder,
             outcome,
@@ -364,63 +397,24 @@ impl Engine {
         });
     }
 
-    /// Hands over as many records as the channel takes.
-    fn hand_over(&mut self) -> Result<(), SessionError> {
-        while let Some(record) = self.outbox.pop_front() {
-            match self.output.try_send(record) {
-                Ok(()) => {}
-                Err(TrySendError::Full(record)) => {
-                    self.outbox.push_front(record);
-                    break;
-                }
-                Err(TrySendError::Disconnected(_)) => return Err(self.consumer_gone()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for the consumer with nothing else to do.
-    fn hand_over_one(&mut self) -> Result<(), SessionError> {
-        let Some(record) = self.outbox.pop_front() else {
-            return Ok(());
-        };
-        match self.output.send_timeout(record, TURN) {
-            Ok(()) => Ok(()),
-            Err(SendTimeoutError::Timeout(record)) => {
-                self.outbox.push_front(record);
-                Ok(())
-            }
-            Err(SendTimeoutError::Disconnected(_)) => Err(self.consumer_gone()),
-        }
-    }
-
-    /// Hands over all records, waiting for the consumer.
-    fn hand_over_all(&mut self) -> Result<(), SessionError> {
-        while let Some(record) = self.outbox.pop_front() {
-            if self.output.send(record).is_err() {
-                return Err(self.consumer_gone());
-            }
-        }
-        Ok(())
-    }
-
-    fn consumer_gone(&self) -> SessionError {
-        SessionError::ConsumerGone(self.outbox.len() as u64 + 1)
-    }
-
     fn publish(&self) {
-        let queued = self.admission.waiting() + self.input.len();
-        self.counters.set(queued, self.sessions.len());
+        let ready = self.admission.ready() + self.refused.len() + self.input.len();
+        self.counters
+            .set(ready, self.admission.capped(), self.sessions.len());
     }
 
     /// Whether nothing is under way.
     fn is_idle(&self) -> bool {
-        self.sessions.len() == 0 && self.admission.waiting() == 0 && self.outbox.is_empty()
+        self.sessions.len() == 0
+            && self.admission.waiting() == 0
+            && self.refused.is_empty()
+            && self.outbox.is_empty()
     }
 
     /// Whether there is something to do before anything new happens.
     fn is_busy(&self) -> bool {
-        !self.again.is_empty() || self.may_open()
+        let may_refuse = !self.refused.is_empty() && !self.outbox.is_full();
+        !self.again.is_empty() || self.may_open() || may_refuse
     }
 }
 
@@ -453,8 +447,6 @@ const BUFFER: usize = 16_384;
 const INTAKE: usize = 4_096;
 /// Sessions opened in one turn, so that the open ones are served in between.
 const DIALS: usize = 128;
-/// Records in the outbox above which no session is opened.
-const OUTBOX_MARK: usize = 1_024;
 /// How long to open no session after a shortage.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// Shortages in a row, none of them curable by the end of a session, before one is recorded.

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::{SessionRecord, Watch, dial};
+use super::{Seen, SessionRecord, Watch, dial};
 use crate::probe::Responder;
 use crate::smtp::{Dialogue, DialogueConfig, Outcome, Side, Transcript};
 
@@ -82,6 +82,14 @@ pub(super) struct Shared {
     /// The peer's receive window on a connected socket.
     pub(super) window: fn(BorrowedFd<'_>) -> Option<u32>,
     pub(super) watch: Option<Watch>,
+}
+
+impl Shared {
+    fn tell(&mut self, responder: &Responder, seen: Seen<'_>) {
+        if let Some(watch) = &mut self.watch {
+            watch(responder, seen);
+        }
+    }
 }
 
 impl Live {
@@ -211,7 +219,7 @@ impl Live {
                 let outcome = dial::refusal(&error);
                 if outcome == Outcome::ResetBeforeGreeting {
                     self.connected(now, shared);
-                    return self.lost(now, error);
+                    return self.lost(now, error, shared);
                 }
                 self.error = Some(error);
                 self.fail(outcome)
@@ -226,7 +234,8 @@ impl Live {
         }
     }
 
-    fn connected(&mut self, now: Instant, shared: &Shared) {
+    fn connected(&mut self, now: Instant, shared: &mut Shared) {
+        shared.tell(&self.responder, Seen::Connected);
         let dialogue = Box::new(Dialogue::new(Arc::clone(&shared.dialogue), now));
         self.phase = Phase::Talking {
             dialogue,
@@ -245,7 +254,7 @@ impl Live {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.step(),
-                Err(error) => return self.lost(now, error),
+                Err(error) => return self.lost(now, error, shared),
             }
         }
         Step::Again
@@ -264,8 +273,10 @@ impl Live {
         };
         if count == 0 {
             if self.reset {
+                shared.tell(&self.responder, Seen::Lost);
                 dialogue.handle_reset(now);
             } else {
+                shared.tell(&self.responder, Seen::Closed);
                 dialogue.handle_close(now);
                 self.send(now, shared);
             }
@@ -273,7 +284,7 @@ impl Live {
         }
         let octets = &shared.buffer[..count];
         if let Some(watch) = &mut shared.watch {
-            watch(&self.responder, Side::Server, octets);
+            watch(&self.responder, Seen::Octets(Side::Server, octets));
         }
         dialogue.handle_input(now, octets);
         let emptied = count < shared.buffer.len();
@@ -285,7 +296,8 @@ impl Live {
     }
 
     /// The connection is gone.
-    fn lost(&mut self, now: Instant, error: io::Error) -> Step {
+    fn lost(&mut self, now: Instant, error: io::Error, shared: &mut Shared) -> Step {
+        shared.tell(&self.responder, Seen::Lost);
         if let Phase::Talking { dialogue, .. } = &mut self.phase {
             match error.kind() {
                 io::ErrorKind::BrokenPipe => dialogue.handle_close(now),
@@ -306,9 +318,7 @@ impl Live {
             return true;
         };
         while let Some(octets) = dialogue.poll_output(now) {
-            if let Some(watch) = &mut shared.watch {
-                watch(&self.responder, Side::Client, &octets);
-            }
+            shared.tell(&self.responder, Seen::Octets(Side::Client, &octets));
             self.unsent.extend(octets);
         }
         while !self.unsent.is_empty() {

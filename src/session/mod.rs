@@ -5,18 +5,31 @@
 //! [`SessionConfig::per_24`] into one /24, drives one [`crate::smtp::Dialogue`] over each, and
 //! hands out a [`SessionRecord`] per responder.
 //!
-//! **Every responder taken from the channel ends in exactly one record**, on every path: refused
-//! by `admit`, no descriptor left, stopped in the middle. The engine never blocks on a slow
-//! consumer of records; it stops opening sessions instead, so its queue grows, and whoever sends
-//! probes pauses on [`Counters::queued`].
+//! **Every responder sent into the channel ends in exactly one record**, on every path: refused
+//! by `admit`, no descriptor left, stopped in the middle, or sent after the stop. The engine goes
+//! on receiving until the channel is closed, whatever [`Stop`] says.
+//!
+//! **Backpressure**: the engine never blocks on a slow consumer of records; it stops opening
+//! sessions instead, so its queue grows, and whoever finds responders has to pause. There are two
+//! measures to pause on. [`Counters::queued_ready`] is the real backlog: a mark of about
+//! [`SessionConfig::max_sessions`] suits it. [`Counters::queued_capped`] are those kept back by
+//! the cap on their /24; to pause on them would let one /24 of tarpits stop a whole sweep, so
+//! for them the only bound is memory (about a hundred octets each).
+//!
+//! **Whom it dials**: nobody but [`Responder`]s. In a sweep, only the verification of the cookie
+//! makes one (`probe::Classifier`). The exception is [`Responder::dialled`], by which
+//! `smtpsweep probe HOST` dials a host that has answered nothing yet; it takes a
+//! `targets::Target`, which never is a blocked address.
 
 mod admission;
 mod dial;
 mod engine;
 mod live;
+mod outbox;
 mod record_only;
 mod slab;
 mod timers;
+mod watch;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -27,8 +40,15 @@ use thiserror::Error;
 use crate::probe::Responder;
 use crate::smtp::{DialogueConfig, Outcome, Transcript};
 
-pub use engine::{Engine, Watch};
+pub use engine::Engine;
 pub use record_only::record_only;
+pub use watch::{Seen, Watch};
+
+/// Sessions held open at once, unless told otherwise.
+pub const MAX_SESSIONS: usize = 4_096;
+
+/// Sessions held open at once into one /24, unless told otherwise.
+pub const MAX_SESSIONS_PER_24: usize = 8;
 
 /// How sessions are held.
 #[derive(Debug, Clone)]
@@ -44,12 +64,13 @@ pub struct SessionConfig {
 }
 
 impl SessionConfig {
-    /// 10,000 sessions at once, 16 into one /24, from wherever the routing table says.
+    /// [`MAX_SESSIONS`] at once, [`MAX_SESSIONS_PER_24`] into one /24, from wherever the routing
+    /// table says.
     pub fn new(dialogue: DialogueConfig) -> Self {
         Self {
             dialogue,
-            max_sessions: 10_000,
-            per_24: 16,
+            max_sessions: MAX_SESSIONS,
+            per_24: MAX_SESSIONS_PER_24,
             source: None,
         }
     }
@@ -74,17 +95,19 @@ pub struct SessionRecord {
     pub duration_ms: u32,
 }
 
-/// What the engine is to do; kept as a number in an atomic that its owner may change at any time.
+/// What the engine is to do; kept as a number in an atomic that its owner may raise at any time.
+/// In each mode the engine serves until the channel of responders is closed: who stops it should
+/// have responders stop coming, and close the channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stop {
-    /// Serve until the channel of responders is closed and all sessions are done.
+    /// Hold a session with every responder.
     Run = 0,
-    /// Finish what is queued and open, then end, even if the channel is still open. Who sends
-    /// into it should have stopped before: what comes after the end is refused by the channel.
+    /// Let open sessions come to their own ends, but dial nobody any more: who waits, and who
+    /// still comes, is recorded as interrupted at once. Not to be taken back.
     Drain = 1,
-    /// End now: open sessions say QUIT if they can, they and the queued responders are recorded
-    /// as interrupted.
+    /// End open sessions as well, with QUIT where that is possible at once: all are recorded as
+    /// interrupted.
     Now = 2,
 }
 
@@ -102,7 +125,8 @@ impl Stop {
 /// Counts of the engine's, written by it alone and read by anyone.
 #[derive(Debug)]
 pub struct Counters {
-    queued: AtomicU64,
+    ready: AtomicU64,
+    capped: AtomicU64,
     open: AtomicU64,
     outcomes: [AtomicU64; Outcome::ALL.len()],
 }
@@ -111,16 +135,29 @@ impl Counters {
     /// All zero.
     pub const fn new() -> Self {
         Self {
-            queued: AtomicU64::new(0),
+            ready: AtomicU64::new(0),
+            capped: AtomicU64::new(0),
             open: AtomicU64::new(0),
             outcomes: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
         }
     }
 
-    /// Responders that wait for their session, those still in the channel included. Renewed
-    /// every 20 ms at the latest.
+    /// Responders that wait for their session, for whatever reason: [`Self::queued_ready`] and
+    /// [`Self::queued_capped`].
     pub fn queued(&self) -> u64 {
-        self.queued.load(Ordering::Relaxed)
+        self.queued_ready() + self.queued_capped()
+    }
+
+    /// Responders that wait for nothing but room for one more session, those still in the channel
+    /// included. Renewed every 20 ms at the latest.
+    pub fn queued_ready(&self) -> u64 {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Responders that wait for sessions in their own /24 to end, because these, or those that
+    /// wait before them, make up its cap. Renewed every 20 ms at the latest.
+    pub fn queued_capped(&self) -> u64 {
+        self.capped.load(Ordering::Relaxed)
     }
 
     /// Sessions open now, those still connecting included.
@@ -141,8 +178,9 @@ impl Counters {
         self.outcomes[outcome.index()].load(Ordering::Relaxed)
     }
 
-    fn set(&self, queued: usize, open: usize) {
-        self.queued.store(queued as u64, Ordering::Relaxed);
+    fn set(&self, ready: usize, capped: usize, open: usize) {
+        self.ready.store(ready as u64, Ordering::Relaxed);
+        self.capped.store(capped as u64, Ordering::Relaxed);
         self.open.store(open as u64, Ordering::Relaxed);
     }
 

@@ -43,12 +43,12 @@ pub fn record_only(
                 counters.count(Outcome::NotContacted);
                 taken += 1;
                 if taken.is_multiple_of(RENEWAL) {
-                    counters.set(input.len(), 0);
+                    counters.set(input.len(), 0, 0);
                 }
             }
-            Err(RecvTimeoutError::Timeout) => counters.set(input.len(), 0),
+            Err(RecvTimeoutError::Timeout) => counters.set(input.len(), 0, 0),
             Err(RecvTimeoutError::Disconnected) => {
-                counters.set(0, 0);
+                counters.set(0, 0, 0);
                 return Ok(());
             }
         }
@@ -85,7 +85,7 @@ mod tests {
         });
         assert!(records.recv().is_err(), "one record each");
         assert_eq!(counters.ended(Outcome::NotContacted), 2_500);
-        assert_eq!((counters.done(), counters.queued()), (2_500, 0));
+        assert_eq!((counters.done(), counters.queued_ready()), (2_500, 0));
     }
 
     #[test]

@@ -246,23 +246,52 @@ fn the_transcript_is_what_was_said() {
 fn a_watcher_is_told_of_all_that_is_said() {
     let port = peer("good");
     let (told, hears) = mpsc::channel();
-    let watch =
-        move |_: &Responder, side, octets: &[u8]| told.send((side, octets.to_vec())).expect("open");
+    let watch = move |_: &Responder, seen: Seen<'_>| {
+        let told_now = match seen {
+            Seen::Octets(side, octets) => Told::Octets(side, octets.to_vec()),
+            Seen::Connected => Told::Connected,
+            Seen::Closed => Told::Closed,
+            Seen::Lost => Told::Lost,
+        };
+        told.send(told_now).expect("open");
+    };
     let running = start_with(
         config(),
         usize::MAX,
         |_| true,
         |engine| engine.watched_by(Box::new(watch)),
     );
-    let record = running.serve([local(port)]).pop().expect("a record");
-    let told: Vec<(Side, Vec<u8>)> = hears.iter().collect();
-    let kept: Vec<(Side, Vec<u8>)> = record
-        .transcript
-        .pieces
-        .into_iter()
-        .map(|p| (p.side, p.bytes))
-        .collect();
-    assert_eq!(told, kept);
+    let (shut, reset) = (peer("close-after-ehlo"), peer("reset-at-once"));
+    running.input.send(local(port)).expect("the engine runs");
+    let record = running.output.recv().expect("a record");
+    let mut expected = vec![Told::Connected];
+    let pieces = record.transcript.pieces.into_iter();
+    expected.extend(pieces.map(|p| Told::Octets(p.side, p.bytes)));
+    assert_eq!(hears.try_iter().collect::<Vec<_>>(), expected);
+    running.input.send(local(shut)).expect("the engine runs");
+    running.output.recv().expect("a record");
+    assert_eq!(
+        hears.try_iter().skip(3).collect::<Vec<_>>(),
+        [
+            Told::Closed,
+            Told::Octets(Side::Client, b"QUIT\r\n".to_vec())
+        ]
+    );
+    running.input.send(local(reset)).expect("the engine runs");
+    drop(running.input);
+    assert_eq!(
+        hears.iter().collect::<Vec<_>>(),
+        [Told::Connected, Told::Lost]
+    );
+}
+
+/// What a watcher saw.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Connected,
+    Octets(Side, Vec<u8>),
+    Closed,
+    Lost,
 }
 
 #[test]

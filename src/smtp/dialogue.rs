@@ -18,9 +18,12 @@
 //! greeted is told QUIT, whatever else happened, unless it reset the connection. A peer that
 //! never completes a greeting is left without a word.
 //!
-//! Replies to commands not yet sent, and a repeated 220, answer nothing: they are counted
-//! ([`Dialogue::unsolicited`]), kept in the transcript, and passed over. Time and memory are bounded whatever the peer does: [`Timeouts`]
-//! and [`Limits`].
+//! Replies to commands not yet sent answer nothing: they are counted ([`Dialogue::unsolicited`]),
+//! kept in the transcript, and passed over. So is the first 220 after EHLO, because some peers
+//! greet twice; any later one is an answer. Where that first one was meant as the answer nothing
+//! follows it, and HELO is tried before the peer is given up.
+//!
+//! Time and memory are bounded whatever the peer does: [`Timeouts`] and [`Limits`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,15 +46,20 @@ pub struct Timeouts {
     pub session: Duration,
 }
 
+impl Timeouts {
+    /// What they are unless told otherwise; the command line takes its defaults from here.
+    pub const DEFAULT: Self = Self {
+        connect: Duration::from_secs(10),
+        greeting: Duration::from_secs(60),
+        step: Duration::from_secs(30),
+        quit: Duration::from_secs(5),
+        session: Duration::from_secs(180),
+    };
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            greeting: Duration::from_secs(60),
-            step: Duration::from_secs(30),
-            quit: Duration::from_secs(5),
-            session: Duration::from_secs(120),
-        }
+        Self::DEFAULT
     }
 }
 
@@ -115,6 +123,8 @@ pub struct Dialogue {
     /// Octets received in all.
     received: usize,
     unsolicited: u32,
+    /// Whether the 220 has come again.
+    greeted_twice: bool,
 }
 
 /// Named for what is awaited.
@@ -148,6 +158,7 @@ impl Dialogue {
             deadline,
             received: 0,
             unsolicited: 0,
+            greeted_twice: false,
             config,
         }
     }
@@ -230,6 +241,9 @@ impl Dialogue {
                 self.note_partial_greeting();
                 self.end(Outcome::PartialGreeting);
             }
+            State::ExpectEhlo if self.greeted_twice && now < self.session_end() => {
+                self.say_helo(now);
+            }
             State::ExpectEhlo | State::ExpectHelo => self.quit(now, Outcome::DialogueTimeout, 1),
             State::ExpectQuit { outcome, .. } => self.end(outcome),
             State::Done(_) => {}
@@ -306,7 +320,9 @@ impl Dialogue {
 /// Transitions.
 impl Dialogue {
     fn handle_reply(&mut self, now: Instant, reply: &Reply) {
-        if self.output.is_some() || self.is_repeated_greeting(reply) {
+        let repeated = self.is_repeated_greeting(reply);
+        self.greeted_twice |= repeated;
+        if self.output.is_some() || repeated {
             return self.handle_unsolicited(now, reply);
         }
         match self.state {
@@ -325,10 +341,7 @@ impl Dialogue {
             State::ExpectEhlo | State::ExpectHelo if reply.code / 100 == 2 => {
                 self.quit(now, Outcome::Completed, 0);
             }
-            State::ExpectEhlo => {
-                let name = self.config.ehlo_name.clone();
-                self.state = self.say(now, Command::Helo(name), State::ExpectHelo);
-            }
+            State::ExpectEhlo => self.say_helo(now),
             State::ExpectHelo => self.quit(now, Outcome::EhloRejected, 0),
             State::ExpectQuit { outcome, owed } if owed > 0 && !is_closing(reply) => {
                 self.state = State::ExpectQuit {
@@ -381,18 +394,27 @@ impl Dialogue {
     /// Queues a command; `next` awaits its reply.
     fn say(&mut self, now: Instant, command: Command, next: State) -> State {
         self.output = Some(command);
-        let timeouts = &self.config.timeouts;
-        self.deadline = (now + timeouts.step).min(self.started + timeouts.session);
+        self.deadline = (now + self.config.timeouts.step).min(self.session_end());
         next
+    }
+
+    fn say_helo(&mut self, now: Instant) {
+        let name = self.config.ehlo_name.clone();
+        self.state = self.say(now, Command::Helo(name), State::ExpectHelo);
+    }
+
+    fn session_end(&self) -> Instant {
+        self.started + self.config.timeouts.session
     }
 
     fn end(&mut self, outcome: Outcome) {
         self.state = State::Done(outcome);
     }
 
-    /// 220 greets and never answers a command: after the greeting it is a second banner.
+    /// 220 greets and should answer no command: the first one after the greeting is taken for a
+    /// second banner.
     fn is_repeated_greeting(&self, reply: &Reply) -> bool {
-        reply.code == 220 && !matches!(self.state, State::ExpectGreeting)
+        reply.code == 220 && !self.greeted_twice && matches!(self.state, State::ExpectEhlo)
     }
 
     fn note_partial_greeting(&mut self) {

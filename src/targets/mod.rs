@@ -8,7 +8,8 @@
 //!
 //! [`Target`] is the proof that an address may be probed: its field is private, and only
 //! [`Space`], already minus the blocklist, makes one. A [`Walk`] visits every address of a space
-//! exactly once in an order that a seed decides, and a [`Cursor`] says how far it came. A shard is
+//! exactly once in an order that a seed decides, and a [`Cursor`] says how far it came; [`Passes`]
+//! are several walks over the same, one behind the other. A shard is
 //! the same piece of work on any machine: it is named by the digest of the space, the seed, and
 //! "i of n".
 //!
@@ -19,6 +20,7 @@ mod blocklist;
 mod cursor;
 mod group;
 pub mod list;
+mod passes;
 mod permutation;
 mod ranges;
 mod shard;
@@ -27,6 +29,7 @@ mod walk;
 
 pub use blocklist::Blocklist;
 pub use cursor::{Cursor, CursorError};
+pub use passes::{Filled, Passes, PassesCursor, Spacing};
 pub use permutation::Permutation;
 pub use ranges::RangeSet;
 pub use shard::{Shard, ShardError};

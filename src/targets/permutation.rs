@@ -85,9 +85,9 @@ impl Permutation {
             .multiply(self.start, self.group.power(self.generator, exponent))
     }
 
-    /// One step of the walk.
-    pub(super) fn multiplier(&self) -> Multiplier {
-        Multiplier::new(self.group, self.generator)
+    /// So many steps of the walk at once.
+    pub(super) fn leap(&self, steps: u64) -> Multiplier {
+        Multiplier::new(self.group, self.group.power(self.generator, steps))
     }
 }
 
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!((generator, third), (3_270_815_549, 82_515_706));
         let mut element = permutation.element(0);
         for _ in 0..3 {
-            element = permutation.multiplier().times(element);
+            element = permutation.leap(1).times(element);
         }
         assert_eq!(element, third);
     }

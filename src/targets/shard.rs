@@ -31,6 +31,12 @@ pub enum ShardError {
         /// The number of shards.
         total: u16,
     },
+    /// More parts than a shard's number can tell apart.
+    #[error("{whole} parts (shards times sender threads) are too many; at most 65535 are possible")]
+    TooMany {
+        /// How many there would be.
+        whole: u32,
+    },
 }
 
 impl Shard {
@@ -53,6 +59,19 @@ impl Shard {
             0 => Err(ShardError::NoShards),
             _ if index >= total => Err(ShardError::NoSuchShard { index, total }),
             _ => Ok(()),
+        }
+    }
+
+    /// Part `index` of this part, cut in `total`: together the parts are this one.
+    ///
+    /// # Errors
+    /// If there is no such part, or the cuts exceed 65,535 in all.
+    pub fn split(self, index: u16, total: u16) -> Result<Self, ShardError> {
+        let whole = u32::from(self.total) * u32::from(total);
+        let part = u32::from(self.index) * u32::from(total) + u32::from(index);
+        match (u16::try_from(part), u16::try_from(whole)) {
+            (Ok(part), Ok(whole)) => Self::new(part, whole),
+            _ => Err(ShardError::TooMany { whole }),
         }
     }
 
@@ -97,6 +116,25 @@ mod tests {
                 assert!(longest - shortest <= 1, "{steps} steps in {total}");
             }
         }
+    }
+
+    #[test]
+    fn the_parts_of_a_part_are_that_part() {
+        for steps in [1, 256, 65_536, (1 << 32) + 14] {
+            for (total, threads) in [(1, 1), (1, 7), (3, 4), (10, 13)] {
+                for index in 0..total {
+                    let whole = Shard::new(index, total).unwrap();
+                    let mut next = whole.interval(steps).start;
+                    for thread in 0..threads {
+                        let part = whole.split(thread, threads).unwrap().interval(steps);
+                        assert_eq!(part.start, next);
+                        next = part.end;
+                    }
+                    assert_eq!(next, whole.interval(steps).end);
+                }
+            }
+        }
+        assert!(Shard::new(0, 40_000).unwrap().split(0, 2).is_err());
     }
 
     #[test]

@@ -128,25 +128,86 @@ fn a_full_disk_stops_the_sweep_and_keeps_what_is_committed() {
 }
 
 #[test]
-fn loopback_is_swept_too() {
-    if !privileged("loopback_is_swept_too") {
+fn a_link_that_fails_in_mid_sweep_loses_neither_counts_nor_cursor() {
+    if !privileged("a_link_that_fails_in_mid_sweep_loses_neither_counts_nor_cursor") {
         return;
     }
     let _turn = one_at_a_time();
-    let net = Testnet::up("lo", "--prefix 198.18.0.0/24 --only none --shares reset=5");
+    let net = Testnet::up(
+        "down",
+        "--prefix 198.18.0.0/20 --only postfix --shares smtp=5",
+    );
     let directory = scratch();
     let survey = file(&directory, "survey.db");
-    // A namespace of its own: its loopback has no listener, so every address refuses.
-    let done = net.smtpsweep(&format!(
-        "scan 127.1.0.0/24 --no-default-blocklist -q -c 1 -o {}",
+    let script = format!(
+        "(sleep 1.5; ip link set sws0 down) & \
+         {PROGRAM} scan 198.18.0.0/20 --no-default-blocklist -q -r 1000 -c 1 -o {} \
+         --connect-timeout 1 --greeting-timeout 2 --step-timeout 2 --session-timeout 4",
         survey.display()
-    ));
-    assert_eq!(done.code, 0, "{}", done.stderr);
-    let resets = sqlite(
-        &survey,
-        "SELECT n FROM probe_counts WHERE kind='reply' AND name='rst'",
     );
-    assert_eq!(resets.trim(), "256");
+    let done = run(net.command("scan", "bash").args(["-c", &script]));
+    failed(&done, &["sws0"]);
+    let value = |key: &str| {
+        let query = format!("SELECT value FROM survey WHERE key = '{key}'");
+        sqlite(&survey, &query).trim().to_owned()
+    };
+    assert_eq!(value("state"), "\"failed\"");
+    let sent: u64 = value("packets_sent").parse().unwrap();
+    assert!(sent > 500 && sent < 4096, "{sent}");
+    assert!(
+        value("cursors").contains("smtpsweep-cursor-1:"),
+        "{}",
+        value("cursors")
+    );
+    let stored = sqlite(&survey, "SELECT count(*) FROM hosts");
+    assert_eq!(value("success_unique"), stored.trim());
+}
+
+#[test]
+fn a_killed_sweep_leaves_its_counts() {
+    if !privileged("a_killed_sweep_leaves_its_counts") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up(
+        "kill",
+        "--prefix 198.18.0.0/20 --only none --shares reset=20",
+    );
+    let directory = scratch();
+    let survey = file(&directory, "survey.db");
+    let script = format!(
+        "timeout -s KILL 3 {PROGRAM} scan 198.18.0.0/20 --no-default-blocklist -q -r 500 -o {}",
+        survey.display()
+    );
+    run(net.command("scan", "bash").args(["-c", &script]));
+    let count = |name: &str| -> u64 {
+        let query = format!("SELECT n FROM probe_counts WHERE name = '{name}'");
+        sqlite(&survey, &query).trim().parse().unwrap()
+    };
+    assert!(count("sent") > 300, "{}", count("sent"));
+    assert!(count("rst") > 30, "{}", count("rst"));
+}
+
+#[test]
+fn nobody_listening_on_standard_error_is_no_reason_to_stop() {
+    if !privileged("nobody_listening_on_standard_error_is_no_reason_to_stop") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up(
+        "deaf",
+        "--prefix 198.18.0.0/22 --only none --shares reset=20",
+    );
+    let directory = scratch();
+    let survey = file(&directory, "survey.db");
+    let script = format!(
+        "{PROGRAM} scan 198.18.0.0/22 --no-default-blocklist -r 300 -c 1 -o {} 2> >(head -n 1 >/dev/null)",
+        survey.display()
+    );
+    let done = run(net.command("scan", "bash").args(["-c", &script]));
+    assert_eq!(done.code, 0);
+    let state = sqlite(&survey, "SELECT value FROM survey WHERE key = 'state'");
+    assert_eq!(state.trim(), "\"complete\"");
 }
 
 #[test]

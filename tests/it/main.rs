@@ -10,5 +10,6 @@ mod capture;
 mod cli;
 mod faults;
 mod layers;
+mod links;
 mod support;
 mod sweep;

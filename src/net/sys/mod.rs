@@ -7,13 +7,26 @@
 #![allow(unsafe_code, reason = "the one place for it; see the module's head")]
 
 mod batch;
+mod bpf;
 mod options;
 mod process;
 mod ring;
 mod ring_block;
+mod shared;
+mod thread;
+mod xsk;
+mod xsk_ring;
 
 pub(super) use batch::{BATCH, Destination, FrameBatch};
+pub(super) use bpf::{
+    LIVE_BATCH_MAX, LoadError, ProgramKind, attach_raw_tracepoint, attach_xdp, load_program,
+    run_live_frames,
+};
 pub use options::{bind_address_no_port, peer_window};
 pub(super) use options::{bind_packet, bypass_queueing, ignore_outgoing, packet_statistics};
 pub use process::{Capability, effective_uid, fine_sleep, has_capability, raise_descriptor_limit};
 pub(super) use ring::{Geometry, Ring, wait_readable};
+pub(super) use shared::SharedWords;
+pub(super) use thread::{ThreadId, interrupt, this_thread};
+pub use thread::{allowed_cpus, pin_to_cpu};
+pub(super) use xsk::{Mode, SetupError, Step, XdpSocket};

@@ -69,26 +69,126 @@ fn a_busy_prefix_does_not_hold_up_others() {
         2,
         "the others wait for the first of their prefix"
     );
+    assert_eq!(running.counters.queued_capped(), 2);
     running.stop.store(Stop::Now as u8, Ordering::Relaxed);
+    drop(running.input);
     assert_eq!(running.output.iter().count(), 3);
 }
 
 #[test]
-fn drain_ends_with_the_channel_still_open() {
-    let port = peer("good");
-    let running = start(config());
-    for _ in 0..50 {
+fn a_backlog_behind_the_cap_of_a_24_is_counted_apart() {
+    let silent = peer("silent");
+    let running = start(SessionConfig {
+        max_sessions: 1,
+        per_24: 1,
+        ..config()
+    });
+    running.input.send(local(silent)).expect("the engine runs");
+    until("the first", || running.counters.open() == 1);
+    for host in [[127, 0, 0, 1], [127, 0, 7, 1], [127, 0, 8, 1]] {
+        for _ in 0..20 {
+            let responder = responder(host, silent);
+            running.input.send(responder).expect("the engine runs");
+        }
+    }
+    // The first /24 is at its cap, and each of the others could have one more.
+    until("all are sorted", || {
+        (
+            running.counters.queued_ready(),
+            running.counters.queued_capped(),
+        ) == (2, 58)
+    });
+    assert_eq!(running.counters.queued(), 60);
+    running.stop.store(Stop::Now as u8, Ordering::Relaxed);
+    assert_eq!(running.finish().len(), 61);
+}
+
+#[test]
+fn draining_lets_open_sessions_finish_and_dials_nobody_else() {
+    let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = door.local_addr().expect("its address").port();
+    let running = start(SessionConfig {
+        per_24: 2,
+        ..config()
+    });
+    let (waiting, late) = (3_000, 10);
+    for _ in 0..2 + waiting {
         running.input.send(local(port)).expect("the engine runs");
     }
+    let mut open: Vec<TcpStream> = (0..2).map(|_| door.accept().expect("a call").0).collect();
     running.stop.store(Stop::Drain as u8, Ordering::Relaxed);
-    let records: Vec<SessionRecord> = running.output.iter().collect();
-    assert_eq!(records.len(), 50);
-    assert!(records.iter().all(|r| r.outcome == Outcome::Completed));
-    running.thread.join().expect("no panic").expect("no error");
-    assert!(
-        running.input.send(local(port)).is_err(),
-        "the end is known to the sender"
+    until("those who wait are recorded", || {
+        running.counters.ended(Outcome::Interrupted) == waiting
+    });
+    assert_eq!(running.counters.open(), 2);
+    for _ in 0..late {
+        running.input.send(local(port)).expect("the engine runs");
+    }
+    until("those who come late are too", || {
+        running.counters.ended(Outcome::Interrupted) == waiting + late
+    });
+    for stream in &mut open {
+        stream
+            .write_all(b"554 not today\r\n")
+            .expect("an open session");
+    }
+    drop(open);
+    until("the open ones have ended", || running.counters.open() == 0);
+    running.input.send(local(port)).expect("the engine runs on");
+    let counters = Arc::clone(&running.counters);
+    assert_eq!(running.finish().len() as u64, waiting + late + 3);
+    assert_eq!(counters.ended(Outcome::Greeting5xx), 2);
+    door.set_nonblocking(true).expect("a mode");
+    door.accept().expect_err("nobody else called");
+}
+
+#[test]
+fn a_slow_consumer_gets_the_records_of_a_drained_queue_too() {
+    let running = start_with(
+        SessionConfig {
+            per_24: 1,
+            ..config()
+        },
+        1,
+        |_| true,
+        |engine| engine,
     );
+    let silent = peer("silent");
+    let count: usize = 3_000;
+    for _ in 0..count {
+        running.input.send(local(silent)).expect("the engine runs");
+    }
+    until("one is open", || running.counters.open() == 1);
+    running.stop.store(Stop::Drain as u8, Ordering::Relaxed);
+    until("a full outbox", || running.counters.done() >= 1_024);
+    thread::sleep(ms(50));
+    assert!(running.counters.done() <= 1_024 + 2);
+    assert!(running.counters.queued() > 1_000);
+    running.stop.store(Stop::Now as u8, Ordering::Relaxed);
+    assert_eq!(running.finish().len(), count);
+}
+
+#[test]
+fn whoever_comes_after_a_stop_at_once_is_recorded_until_the_channel_is_closed() {
+    let silent = peer("silent");
+    let running = start(config());
+    for _ in 0..5 {
+        running.input.send(local(silent)).expect("the engine runs");
+    }
+    until("five sessions", || running.counters.open() == 5);
+    running.stop.store(Stop::Now as u8, Ordering::Relaxed);
+    until("all have ended", || running.counters.done() == 5);
+    // As the receiver of replies does, which learns of the stop last.
+    for sent in 6..=25 {
+        running
+            .input
+            .send(local(silent))
+            .expect("the engine takes responders until there can be no more");
+        until("it is recorded", || running.counters.done() == sent);
+    }
+    let records = running.finish();
+    assert_eq!(records.len(), 25);
+    assert!(records.iter().all(|r| r.outcome == Outcome::Interrupted));
 }
 
 #[test]
@@ -101,8 +201,9 @@ fn stopped_at_once_open_sessions_say_quit_and_all_are_recorded() {
     for port in [silent, mute].into_iter().cycle().take(100) {
         running.input.send(local(port)).expect("the engine runs");
     }
-    until("40 sessions open", || running.counters.open() == 40);
-    assert_eq!(running.counters.queued(), 60);
+    until("40 sessions open, 60 waiting", || {
+        (running.counters.open(), running.counters.queued()) == (40, 60)
+    });
     // The mute ones have been told EHLO once the greeting was read.
     thread::sleep(ms(200));
     running.stop.store(Stop::Now as u8, Ordering::Relaxed);
