@@ -187,6 +187,8 @@ pub struct ScanPlan {
     pub route: RouteOptions,
     /// How dialogues are held.
     pub dialogue: DialoguePlan,
+    /// Whether responders get a session; else they are stored as they answered the probe.
+    pub sessions: bool,
     /// Most sessions open at once.
     pub max_sessions: u32,
     /// Most sessions open at once within a /24.
@@ -293,6 +295,7 @@ impl ScanPlan {
             target_port: args.target_port,
             route,
             dialogue,
+            sessions: !args.no_sessions,
             max_sessions: args.max_sessions,
             max_sessions_per_24: args.max_sessions_per_24,
             rules,

@@ -174,6 +174,9 @@ pub struct ScanArgs {
     /// Dialogue options.
     #[command(flatten)]
     pub dialogue: DialogueArgs,
+    /// Store responders without talking to them: count and list open ports, nothing more
+    #[arg(long, help_heading = "Dialogue")]
+    pub no_sessions: bool,
     /// Most sessions open at once
     #[arg(
         long,

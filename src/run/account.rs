@@ -328,7 +328,8 @@ impl Metadata {
         put("cli_cidr_destinations", json!(plan.args.targets));
         put("output_filename", json!(plan.output.to_string_lossy()));
         put("ehlo_name", json!(plan.dialogue.ehlo(source).to_string()));
-        put("connect_mode", json!("dial"));
+        let connect_mode = if plan.sessions { "dial" } else { "none" };
+        put("connect_mode", json!(connect_mode));
         put("max_sessions", json!(plan.max_sessions));
         put("max_sessions_per_24", json!(plan.max_sessions_per_24));
         let timeouts = &plan.dialogue.timeouts;

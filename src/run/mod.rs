@@ -33,7 +33,7 @@ use crate::config::ScanPlan;
 use crate::net::{Discard, DryRun, Link, MacAddr, Transmit, sys};
 use crate::probe::Responder;
 use crate::rate::PacketsPerSecond;
-use crate::session::{Engine, SessionConfig, SessionError, SessionRecord};
+use crate::session::{Engine, SessionConfig, SessionError, SessionRecord, record_only};
 use crate::smtp::DialogueConfig;
 use crate::status::say;
 use crate::store::Survey;
@@ -48,6 +48,10 @@ use watch::Watch;
 
 /// Records that may wait for the writer before sessions stop being admitted.
 const RECORD_QUEUE: usize = 4096;
+
+/// Responders that may wait where no session is held (`--no-sessions`): some 250 MB, so that writing
+/// them, at tens of thousands a second, holds back no sweep but one that finds millions.
+const RESPONDER_BACKLOG: u64 = 1 << 22;
 
 /// Descriptors beside those of sessions: sockets of the sweep, the survey file, standard streams.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -195,11 +199,10 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
     let started = Instant::now();
     let mut watch = Watch::new(started).context("cannot handle signals")?;
     let rate = plan.rate(network.frame_len)?;
-    fit_descriptors(&mut plan)?;
     let metadata_out = account::open_metadata(plan.metadata_file.as_deref())?;
     let (responders, queue) = unbounded();
     let (records, finished) = bounded(RECORD_QUEUE);
-    let engine = engine(&plan, &network, &watch, queue, records)?;
+    let sessions = sessions(&mut plan, &network, &watch, queue, records)?;
     let senders = senders(&plan, network.transmit, network.fallback, rate, &watch)?;
     let mut metadata = Metadata::begin(&plan, network.source, &network.described, rate);
     let mut survey = Survey::create(&plan.output, &metadata.entries())?;
@@ -222,7 +225,7 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
     // Those that take before those that give.
     let threads = Threads {
         writer: spawn("writer", move || writer.run())?,
-        engine: spawn("sessions", move || engine.run())?,
+        engine: spawn("sessions", sessions)?,
         receiver: spawn("receiver", move || receiver.run())?,
         senders: senders
             .into_iter()
@@ -284,6 +287,23 @@ fn fit_descriptors(plan: &mut ScanPlan) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is done with responders: sessions, or with `--no-sessions` nothing but a record of each.
+fn sessions(
+    plan: &mut ScanPlan,
+    network: &Network,
+    watch: &Watch,
+    queue: Receiver<Responder>,
+    records: Sender<SessionRecord>,
+) -> anyhow::Result<Box<dyn FnOnce() -> Result<(), SessionError> + Send>> {
+    if !plan.sessions {
+        let counters = Arc::clone(&watch.sessions);
+        return Ok(Box::new(move || record_only(&queue, &records, &counters)));
+    }
+    fit_descriptors(plan)?;
+    let engine = engine(plan, network, watch, queue, records)?;
+    Ok(Box::new(move || engine.run()))
+}
+
 /// One sender for each transmitter, each with its part of the walk and of the rate.
 fn senders(
     plan: &ScanPlan,
@@ -321,7 +341,11 @@ fn senders(
                 rate,
                 core: cores.nth(thread.into()),
                 limits: Arc::clone(&limits),
-                backlog_mark: plan.max_sessions.into(),
+                backlog_mark: if plan.sessions {
+                    plan.max_sessions.into()
+                } else {
+                    RESPONDER_BACKLOG
+                },
                 shared: Arc::clone(&watch.shared),
                 sessions: Arc::clone(&watch.sessions),
             })

@@ -26,6 +26,7 @@ mod dial;
 mod engine;
 mod live;
 mod outbox;
+mod record_only;
 mod slab;
 mod timers;
 mod watch;
@@ -40,6 +41,7 @@ use crate::probe::Responder;
 use crate::smtp::{DialogueConfig, Outcome, Transcript};
 
 pub use engine::Engine;
+pub use record_only::record_only;
 pub use watch::{Seen, Watch};
 
 /// Sessions held open at once, unless told otherwise.

@@ -81,6 +81,8 @@ outcomes! {
     LocalError = "local_error", "unknown-error";
     /// The sweep was stopped before the session ended.
     Interrupted = "interrupted", "unknown-error";
+    /// No session was wanted (`--no-sessions`): the host answered the probe, and that was all.
+    NotContacted = "not_contacted", "unknown-error";
 }
 
 impl Outcome {

@@ -257,6 +257,39 @@ fn what_a_survey_holds_can_be_reported_exported_and_classified_again() {
 }
 
 #[test]
+fn without_sessions_every_responder_is_stored_and_none_is_dialled() {
+    if !privileged("without_sessions_every_responder_is_stored_and_none_is_dialled") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up(
+        "nosess",
+        "--prefix 198.18.0.0/20 --only postfix --shares smtp=4,reset=4",
+    );
+    let directory = scratch();
+    let survey = file(&directory, "survey.db");
+    let done = net.smtpsweep(&format!(
+        "scan 198.18.0.0/20 {NEAR} --no-sessions --rate 20000 -o {}",
+        survey.display()
+    ));
+    ok(&done);
+    let found = sqlite(&survey, "SELECT saddr, outcome FROM hosts");
+    let found: BTreeSet<&str> = found.lines().collect();
+    let expected: BTreeSet<String> = net
+        .of_kind("smtp")
+        .iter()
+        .map(|truth| format!("{}\tnot_contacted", truth.address))
+        .collect();
+    assert!(expected.len() > 100, "{}", expected.len());
+    assert_eq!(found, expected.iter().map(String::as_str).collect());
+    let words = sqlite(&survey, "SELECT count(*) FROM transcripts");
+    assert_eq!(words.trim(), "0");
+    // The kernel counts what was dialled since the namespace was made.
+    let dialled = net.shell("scan", "awk '/^Tcp: [0-9]/ { print $6 }' /proc/net/snmp");
+    assert_eq!(dialled.trim(), "0", "active opens");
+}
+
+#[test]
 fn signals_and_limits_end_a_sweep_with_everything_stored() {
     if !privileged("signals_and_limits_end_a_sweep_with_everything_stored") {
         return;

@@ -24,7 +24,7 @@ pub(super) use bpf::{
 };
 pub use options::{bind_address_no_port, peer_window};
 pub(super) use options::{bind_packet, bypass_queueing, ignore_outgoing, packet_statistics};
-pub use process::{Capability, effective_uid, has_capability, raise_descriptor_limit};
+pub use process::{Capability, effective_uid, fine_sleep, has_capability, raise_descriptor_limit};
 pub(super) use ring::{Geometry, Ring, wait_readable};
 pub(super) use shared::SharedWords;
 pub(super) use thread::{ThreadId, interrupt, this_thread};
