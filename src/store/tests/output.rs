@@ -54,7 +54,7 @@ fn csv_reads_back() {
         ("timestamp_ts", "1795358340"),
         ("timestamp_us", "123463"),
         ("outcome", "greeting_5xx"),
-        ("product", "Post,\"fix\"\\n\\u{9b}2J"),
+        ("product", "Post,\"fix\"\u{fffd}\u{fffd}2J"),
         ("category", "open source"),
         ("confidence", "0.95"),
         ("banner", "220 a,\"b\"\\x1b\\xff\\r\\n220 c\\r\\n"),
