@@ -160,7 +160,7 @@ pub struct ClassifyArgs {
 pub enum ExportFormat {
     /// One JSON object a line: zmap's fields and zgrab2's envelope
     Ndjson,
-    /// One row a host, without transcripts
+    /// One row a host; transcripts only where -f names them
     Csv,
 }
 
@@ -173,7 +173,7 @@ pub struct ExportArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = ExportFormat::Ndjson)]
     pub format: ExportFormat,
-    /// CSV columns, separated by commas; `*` is all of them
+    /// CSV columns or NDJSON keys, separated by commas; `*` is all of them
     #[arg(short = 'f', long, value_name = "FIELDS")]
     pub output_fields: Option<String>,
     /// List the columns with their types and meanings, and stop

@@ -4,12 +4,13 @@ use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 
 use anyhow::Context as _;
+use serde_json::Value;
 
 use crate::cli::{ClassifyArgs, ExportArgs, ExportFormat, ReportArgs};
 use crate::config;
 use crate::report::Report;
 use crate::store::text::escape;
-use crate::store::{FIELDS, Fields, Survey, export};
+use crate::store::{FIELDS, Fields, Survey, export, key};
 
 /// `smtpsweep report FILE`.
 pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
@@ -32,8 +33,16 @@ pub(super) fn classify(args: &ClassifyArgs) -> anyhow::Result<()> {
     let changes = survey.reclassify(&digest, env!("CARGO_PKG_VERSION"), |host| {
         rules.classify(&host.replies().observation())
     })?;
+    let running = survey.meta(key::STATE)? == Some(Value::from("running"));
     survey.close()?;
     let mut out = io::stdout().lock();
+    if running {
+        writeln!(
+            out,
+            "the survey's state is running: hosts that its sweep stores from now on need classifying \
+             again"
+        )?;
+    }
     writeln!(
         out,
         "{} hosts classified with rules {digest:.12}",
@@ -75,10 +84,11 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<()> {
         }
         return Ok(out.flush()?);
     }
-    let fields = match &args.output_fields {
-        Some(list) => Fields::parse(list)?,
-        None => Fields::default(),
-    };
+    let fields = args
+        .output_fields
+        .as_deref()
+        .map(Fields::parse)
+        .transpose()?;
     let file = args.file.as_deref().context("no survey file was named")?;
     let survey = Survey::open_readonly(file)?;
     let mut out: Box<dyn Write> = match &args.output_file {
@@ -93,9 +103,10 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<()> {
     };
     match args.format {
         ExportFormat::Ndjson => {
-            export::ndjson(&survey, &mut out)?;
+            export::ndjson(&survey, fields.as_ref(), &mut out)?;
         }
         ExportFormat::Csv => {
+            let fields = fields.unwrap_or_default();
             export::csv(&survey, &fields, !args.no_header_row, &mut out)?;
         }
     }

@@ -32,6 +32,7 @@ impl Head {
             state: words(key::STATE),
             version: words(key::VERSION),
             started: started.and_then(moment),
+            updated: number(key::UPDATED_US).and_then(moment),
             ended: ended.and_then(moment),
             seconds: started
                 .zip(ended)
@@ -98,15 +99,15 @@ impl Probes {
         )];
         for (kind, label) in [
             (count::DUPLICATE, "duplicate replies"),
+            (count::ICMP_REMARK, "ICMP messages that settle nothing"),
             (count::BLOCKED, "replies of blocked addresses"),
+            (count::DROP, "ignored frames"),
         ] {
-            notes.extend(of_kind(kind).map(|(name, n)| (format!("{label}: {name}"), n)));
+            notes.extend(of_kind(kind).map(|(name, n)| match name.as_str() {
+                count::ANY => (label.to_owned(), n),
+                _ => (format!("{label}: {name}"), n),
+            }));
         }
-        notes.push((
-            "sends refused by the kernel".to_owned(),
-            n(count::PROBE, count::SEND_FAILED),
-        ));
-        notes.extend(of_kind(count::DROP).map(|(name, n)| (format!("ignored frames: {name}"), n)));
         notes.retain(|(_, n)| *n > 0);
         Some(Self {
             sent,
@@ -186,8 +187,11 @@ impl Servers {
             kinds: left,
             hosts: (smtp - identified).saturating_sub(listed),
         });
+        let judged = sum(&|_| true);
+        let hosts: u64 = rows.outcomes.iter().map(|(_, n)| n).sum();
         Self {
-            judged: sum(&|_| true),
+            judged,
+            unjudged: hosts.saturating_sub(judged),
             smtp,
             identified: Share::new(identified, smtp),
             other_services: sum(&|r| !r.is_smtp && r.product.is_some()),

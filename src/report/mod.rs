@@ -1,12 +1,12 @@
 //! What a survey found, as tables.
 //!
-//! [`Report::load`] takes the store's counted rows; [`Report::of`] makes the figures from them,
+//! [`Report::load`] takes the store's counted rows and makes the figures from them,
 //! [`Report::render`] the terminal's tables, [`Report::to_json`] the machine's form. Pure: no
 //! socket, no clock; the same survey gives the same report.
 //!
 //! Bases of the shares: probe outcomes are shares of the probes sent, session outcomes of the
-//! stored hosts, categories and products of the **SMTP servers** (hosts whose verdict says that
-//! they speak SMTP) and, in a second column, of the identified ones among them. Intervals are
+//! stored hosts, categories and products of the **SMTP servers** (hosts that the store counts as
+//! such, [`Survey::smtp_hosts`]) and, in a second column, of the identified ones among them. Intervals are
 //! 95 % (Wilson) for the survey as a random sample of a larger population; for an exhaustive
 //! sweep they have no meaning.
 //!
@@ -19,20 +19,20 @@ mod tally;
 
 use serde::Serialize;
 
-pub use tally::{Rest, Share, wilson};
+pub use tally::{Rest, Share};
 
 use crate::store::text::{escape, json_pretty};
 use crate::store::{StoreError, Summary, Survey};
 
 /// How much detail to show.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+struct Options {
     /// Products listed before the rest is folded into "other".
-    pub products: usize,
+    products: usize,
     /// Versions listed for each product.
-    pub versions: usize,
+    versions: usize,
     /// Clusters of unknown servers listed.
-    pub clusters: u32,
+    clusters: u32,
 }
 
 impl Default for Options {
@@ -69,6 +69,8 @@ pub struct Head {
     pub version: Option<String>,
     /// Start, RFC 3339 UTC.
     pub started: Option<String>,
+    /// The last commit, RFC 3339 UTC: how old the figures of a running sweep are.
+    pub updated: Option<String>,
     /// End, RFC 3339 UTC.
     pub ended: Option<String>,
     /// From start to end, seconds.
@@ -110,7 +112,7 @@ pub struct Probes {
     pub outcomes: Vec<Line>,
     /// Replies in excess of the probes sent: always 0 unless counts were lost.
     pub excess: u64,
-    /// What was counted beside: duplicates, blocked replies, refused sends, ignored frames.
+    /// What was counted beside: duplicates, blocked replies, ignored frames.
     pub notes: Vec<(String, u64)>,
 }
 
@@ -134,11 +136,13 @@ pub struct Sessions {
 pub struct Servers {
     /// Hosts with a verdict.
     pub judged: u64,
-    /// Of those, hosts that speak SMTP: the base of the shares.
+    /// Stored hosts without one: stored by a sweep that went on under other rules.
+    pub unjudged: u64,
+    /// Of those judged, hosts that are SMTP servers: the base of the shares.
     pub smtp: u64,
     /// Of those, hosts whose product is known.
     pub identified: Share,
-    /// Hosts that speak something else, yet are known by product.
+    /// Hosts that did not show themselves to be SMTP servers, yet are known by product.
     pub other_services: u64,
     /// By category, the most frequent first, the unknown last.
     pub categories: Vec<CategoryLine>,
@@ -215,11 +219,8 @@ impl Report {
         Self::load_with(survey, Options::default())
     }
 
-    /// The report of a survey.
-    ///
-    /// # Errors
-    /// If the survey cannot be read.
-    pub fn load_with(survey: &Survey, options: Options) -> Result<Self, StoreError> {
+    /// The report of a survey with so much detail.
+    fn load_with(survey: &Survey, options: Options) -> Result<Self, StoreError> {
         let name = survey
             .path()
             .file_name()
@@ -229,7 +230,7 @@ impl Report {
     }
 
     /// The report of counted rows; `file` is the survey's name.
-    pub fn of(file: String, rows: &Summary, options: Options) -> Self {
+    fn of(file: String, rows: &Summary, options: Options) -> Self {
         let head = Head::of(file, rows);
         let probes = Probes::of(rows, head.addresses);
         Self {

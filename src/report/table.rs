@@ -38,7 +38,10 @@ struct Page {
 impl Page {
     fn head(&mut self, head: &Head, probes: Option<&Probes>) {
         let state = match head.state.as_deref() {
-            Some("running") => "running: the figures so far".to_owned(),
+            Some("running") => match &head.updated {
+                Some(updated) => format!("running: the figures so far, last written {updated}"),
+                None => "running: the figures so far".to_owned(),
+            },
             Some(state) => state.to_owned(),
             None => "state unknown".to_owned(),
         };
@@ -153,6 +156,12 @@ impl Page {
 
     fn servers(&mut self, servers: &Servers) {
         self.title("Mail servers");
+        if servers.unjudged > 0 {
+            let n = plural(servers.unjudged, "host");
+            self.line(&format!(
+                "{n} not judged by these rules yet: smtpsweep classify does it."
+            ));
+        }
         if servers.smtp == 0 {
             self.line("No host has shown itself to be a mail server.");
             return;
@@ -173,9 +182,9 @@ impl Page {
         self.versions(servers);
         self.clusters(servers);
         if servers.other_services > 0 {
-            let n = thousands(servers.other_services);
+            let n = plural(servers.other_services, "host");
             self.say(&format!(
-                "{n} more hosts run a known service that does not speak SMTP."
+                "{n} known by product, but without a proper SMTP greeting: not counted above."
             ));
         }
     }

@@ -34,7 +34,7 @@ impl Share {
 /// The 95 % score interval of a proportion (E. B. Wilson, JASA 22, 1927): unlike the textbook's
 /// normal interval it holds for small counts and for shares near 0 and 1. `None` if `of` is 0 or
 /// `n` exceeds it.
-pub fn wilson(n: u64, of: u64) -> Option<(f64, f64)> {
+fn wilson(n: u64, of: u64) -> Option<(f64, f64)> {
     if of == 0 || n > of {
         return None;
     }

@@ -51,13 +51,13 @@ fn small() -> (tempfile::TempDir, Survey) {
             &[],
             &[
                 ("probe", "sent", 131_072),
-                ("probe", "send_failed", 3),
                 ("reply", "synack", 2000),
                 ("reply", "rst", 40_000),
                 ("icmp", "host unreachable", 12),
                 ("icmp", "port unreachable", 1_300),
-                ("duplicate", "synack", 7),
-                ("drop", "bad cookie", 2),
+                ("duplicate", "any", 7),
+                ("icmp_remark", "any", 0),
+                ("drop", "bad-cookie", 2),
             ],
             &[
                 ("state", json!("complete")),
@@ -115,6 +115,8 @@ fn numbers_add_up() {
             (servers.judged, servers.smtp, servers.identified.n),
             (2000, 1999, 1934)
         );
+        assert_eq!(servers.unjudged, 0);
+        assert_eq!(servers.smtp, survey.smtp_hosts().unwrap());
         assert_eq!(
             servers.categories.iter().map(|c| c.of_smtp.n).sum::<u64>(),
             servers.smtp
@@ -290,6 +292,74 @@ fn an_unfinished_survey_says_what_is_open() {
     assert!(
         more.contains("(1 host without a counted responder)"),
         "{more}"
+    );
+}
+
+#[test]
+fn a_running_survey_says_how_old_its_figures_are() {
+    let (_dir, mut survey) = survey();
+    survey.set_meta("state", json!("running")).unwrap();
+    survey
+        .set_meta("updated_us", json!(1_795_358_412_500_000_u64))
+        .unwrap();
+    let text = Report::load(&survey).unwrap().render(80);
+    assert!(
+        text.starts_with(
+            "Survey survey.db (running: the figures so far, last written 2026-11-22T14:40:12Z)\n"
+        ),
+        "{text}"
+    );
+    survey.set_meta("state", json!("complete")).unwrap();
+    let text = Report::load(&survey).unwrap().render(80);
+    assert!(text.starts_with("Survey survey.db (complete)\n"), "{text}");
+}
+
+#[test]
+fn one_definition_of_an_smtp_server() {
+    let (_dir, mut survey) = survey();
+    let hello = dialogue(b"220 mx.example.test ESMTP Exim\r\n", b"250 mx\r\n");
+    let judged = verdict(Some("Exim"), Some("4.98"), None);
+    let mut foreign = verdict(None, None, None);
+    foreign.is_smtp = false;
+    foreign.protocol = Some("FTP".to_owned());
+    for (first, n, outcome, judged) in [
+        (0, 7, Outcome::Completed, &judged),
+        (10, 5, Outcome::PartialGreeting, &judged),
+        (20, 3, Outcome::NotSmtp, &judged),
+        (30, 2, Outcome::Completed, &foreign),
+    ] {
+        fill(&mut survey, first, n, outcome, &hello, judged);
+    }
+    let report = Report::load(&survey).unwrap();
+    let servers = &report.servers;
+    assert_eq!(survey.smtp_hosts().unwrap(), 7);
+    assert_eq!((servers.smtp, servers.judged), (7, 17));
+    assert_eq!(servers.identified, Share::new(7, 7));
+    assert_eq!(servers.products[0].of_smtp, Share::new(7, 7));
+    assert_eq!(servers.products[0].versions[0].share, Share::new(7, 7));
+    assert_eq!(servers.categories[0].of_smtp.n, 7);
+    assert_eq!(servers.other_services, 8);
+    assert!(
+        report
+            .render(80)
+            .contains("8 hosts known by product, but without a proper SMTP greeting")
+    );
+}
+
+#[test]
+fn hosts_that_other_rules_judged_are_told() {
+    let (_dir, mut survey) = survey();
+    let hello = dialogue(b"220 hi\r\n", b"250 hi\r\n");
+    let judged = verdict(Some("Exim"), None, None);
+    fill(&mut survey, 0, 4, Outcome::Completed, &hello, &judged);
+    survey.use_ruleset("d2", "2").unwrap();
+    fill(&mut survey, 4, 1, Outcome::Completed, &hello, &judged);
+    let report = Report::load(&survey).unwrap();
+    assert_eq!((report.servers.judged, report.servers.unjudged), (1, 4));
+    assert!(
+        report
+            .render(80)
+            .contains("4 hosts not judged by these rules yet")
     );
 }
 

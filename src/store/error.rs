@@ -4,7 +4,9 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
+
+use super::text::escape_short;
 
 /// An operation on a survey file failed. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -61,13 +63,32 @@ pub enum StoreError {
         /// Where or how.
         reason: String,
     },
+    /// The file is a survey's, but parts of what every survey has are not there.
+    #[error("{} is damaged: a survey's tables are not all there ({reason})", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is missing, in the database's words.
+        reason: String,
+    },
+    /// The path no longer leads to the file that was being written.
+    #[error(
+        "{} was moved, replaced or deleted while smtpsweep wrote to it; what was stored is in the \
+         file that was there, if that still exists",
+        path.display()
+    )]
+    Displaced {
+        /// The path.
+        path: PathBuf,
+    },
     /// The disk (or the quota) is full. What was committed before is safe in the file.
     #[error("no space left for {}; all that was committed before is kept", path.display())]
     Full {
         /// The file.
         path: PathBuf,
     },
-    /// Another process holds the file's write lock.
+    /// Another process has held the file's write lock for longer than we wait (5 s). Nothing has
+    /// changed, and the same may be tried again.
     #[error("{} is being written by another process", path.display())]
     Busy {
         /// The file.
@@ -111,9 +132,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether storage has run out: the sweep should stop sending and keep what it has.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. })
+    /// Whether another process was writing to the file. Nothing of what was to be stored is there
+    /// then, and it can be stored by trying again.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy { .. })
     }
 
     /// Sorts a database error into the kinds above. `doing` completes "cannot … FILE".
@@ -122,13 +144,15 @@ impl StoreError {
         let rusqlite::Error::SqliteFailure(failure, text) = &source else {
             return Self::odd_value(path, doing, source);
         };
-        let reason = || text.clone().unwrap_or_else(|| failure.to_string());
+        // It may quote names out of a file that anybody wrote.
+        let reason = || match text {
+            Some(text) => one_line(text),
+            None => failure.to_string(),
+        };
         match failure.code {
             ErrorCode::DiskFull => Self::Full { path },
             // The shared-memory file beside a WAL database could not grow: a full file system.
-            _ if failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => {
-                Self::Full { path }
-            }
+            _ if failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE => Self::Full { path },
             ErrorCode::NotADatabase => Self::Foreign {
                 path,
                 reason: "it is not an SQLite database".to_owned(),
@@ -138,6 +162,12 @@ impl StoreError {
                 reason: reason(),
             },
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Busy { path },
+            // SQL that the database does not understand. All of it is ours, so it is the tables
+            // that are not as they should be.
+            _ if failure.extended_code == ffi::SQLITE_ERROR => Self::Damaged {
+                path,
+                reason: reason(),
+            },
             _ => Self::Sql {
                 path,
                 doing,
@@ -146,10 +176,15 @@ impl StoreError {
         }
     }
 
-    /// A value that no writer of ours stores means a damaged file.
+    /// A value that no writer of ours stores, or a table that lacks a column, means a damaged
+    /// file.
     fn odd_value(path: PathBuf, doing: &'static str, source: rusqlite::Error) -> Self {
         use rusqlite::Error as E;
         match source {
+            E::SqlInputError { msg, .. } => Self::Damaged {
+                path,
+                reason: one_line(&msg),
+            },
             E::FromSqlConversionFailure(..)
             | E::IntegralValueOutOfRange(..)
             | E::Utf8Error(..)
@@ -164,4 +199,9 @@ impl StoreError {
             },
         }
     }
+}
+
+/// The database's words as one line of a message.
+fn one_line(text: &str) -> String {
+    escape_short(text.as_bytes(), 200)
 }

@@ -8,6 +8,8 @@
 //! verdict's `evidence`, and the dialogue in the envelope of zgrab2: `data.smtp.{status, protocol,
 //! port, timestamp, error, result}`. In `result` stand `banner`, `ehlo`, `helo`, `quit`; octets
 //! that are no UTF-8 become U+FFFD there, and only then the exact octets follow as `banner_b64` …
+//! Where fields were chosen, these and no others are the object's keys, in that order; `banner`,
+//! `ehlo`, `helo` and `quit` then stand among them.
 //!
 //! A reader that has enough (`| head`) closes the pipe; that is a clean end, not an error.
 
@@ -38,10 +40,7 @@ pub fn csv(
     out: impl Write,
 ) -> Result<u64, StoreError> {
     let context = context(survey)?;
-    let parts = Parts {
-        transcript: fields.want_transcript(),
-        evidence: false,
-    };
+    let parts = parts_of(fields);
     let mut writer = ::csv::Writer::from_writer(out);
     let mut rows = 0;
     let written = (|| -> Result<(), Stop> {
@@ -61,17 +60,27 @@ pub fn csv(
     end(written, rows)
 }
 
-/// Writes the survey's hosts as NDJSON. Returns how many rows were written.
+/// Writes the survey's hosts as NDJSON, with all there is or the chosen fields alone. Returns how
+/// many rows were written.
 ///
 /// # Errors
 /// As [`csv()`].
-pub fn ndjson(survey: &Survey, out: impl Write) -> Result<u64, StoreError> {
+pub fn ndjson(
+    survey: &Survey,
+    fields: Option<&Fields>,
+    out: impl Write,
+) -> Result<u64, StoreError> {
     let context = context(survey)?;
+    let parts = fields.map_or(Parts::ALL, parts_of);
     let mut out = io::BufWriter::with_capacity(64 << 10, out);
     let mut rows = 0;
     let written = (|| -> Result<(), Stop> {
-        survey.scan(Parts::ALL, |host| -> Result<(), Stop> {
-            json_line(&row(&host, context), &mut out)?;
+        survey.scan(parts, |host| -> Result<(), Stop> {
+            let row = match fields {
+                None => row(&host, context),
+                Some(fields) => chosen(&host, context, fields),
+            };
+            json_line(&row, &mut out)?;
             out.write_all(b"\n")?;
             rows += 1;
             Ok(())
@@ -79,6 +88,14 @@ pub fn ndjson(survey: &Survey, out: impl Write) -> Result<u64, StoreError> {
         Ok(out.flush()?)
     })();
     end(written, rows)
+}
+
+/// What those fields need to be read.
+fn parts_of(fields: &Fields) -> Parts {
+    Parts {
+        transcript: fields.want_transcript(),
+        evidence: false,
+    }
 }
 
 /// Why the writing stopped early.
@@ -138,15 +155,32 @@ fn csv_text(cell: Cell<'_>) -> String {
     }
 }
 
-fn json_value(cell: Cell<'_>) -> Value {
-    match cell {
+/// Sets a key to the value of a cell; if that is octets that are no UTF-8, another to these.
+fn put(row: &mut Map<String, Value>, name: &str, cell: Cell<'_>) {
+    let value = match cell {
         Cell::Empty => Value::Null,
         Cell::Integer(n) => n.into(),
         Cell::Number(x) => x.into(),
         Cell::Boolean(b) => b.into(),
         Cell::Text(t) => t.into_owned().into(),
-        Cell::Words(w) => String::from_utf8_lossy(&w).into_owned().into(),
+        Cell::Words(said) => match str::from_utf8(&said) {
+            Ok(text) => text.into(),
+            Err(_) => {
+                row.insert(name.to_owned(), String::from_utf8_lossy(&said).into());
+                row.insert(format!("{name}_b64"), BASE64.encode(&said).into());
+                return;
+            }
+        },
+    };
+    row.insert(name.to_owned(), value);
+}
+
+fn chosen(host: &StoredHost, context: Context, fields: &Fields) -> Value {
+    let mut row = Map::new();
+    for field in fields.iter() {
+        put(&mut row, field.name, (field.cell)(host, context));
     }
+    Value::Object(row)
 }
 
 /// The dialogue stands in the envelope, not among the plain fields.
@@ -157,10 +191,7 @@ fn is_plain(field: &Field) -> bool {
 fn row(host: &StoredHost, context: Context) -> Value {
     let mut row = Map::new();
     for field in FIELDS.iter().filter(|f| is_plain(f)) {
-        row.insert(
-            field.name.to_owned(),
-            json_value((field.cell)(host, context)),
-        );
+        put(&mut row, field.name, (field.cell)(host, context));
     }
     row.insert("ip".to_owned(), host.row.addr.to_string().into());
     row.insert("port".to_owned(), host.row.sport.into());
@@ -182,16 +213,7 @@ fn envelope(host: &StoredHost) -> Value {
         } else {
             stage.name()
         };
-        match String::from_utf8(said) {
-            Ok(text) => {
-                result.insert(name.to_owned(), text.into());
-            }
-            Err(e) => {
-                let said = e.into_bytes();
-                result.insert(name.to_owned(), String::from_utf8_lossy(&said).into());
-                result.insert(format!("{name}_b64"), BASE64.encode(&said).into());
-            }
-        }
+        put(&mut result, name, Cell::Words(said.into()));
     }
     let mut smtp = Map::new();
     smtp.insert("status".to_owned(), host.row.outcome.zgrab_status().into());

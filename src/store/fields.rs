@@ -92,7 +92,7 @@ impl Default for Fields {
 
 impl Fields {
     /// Every field.
-    pub fn all() -> Self {
+    pub(super) fn all() -> Self {
         Self(FIELDS.iter().collect())
     }
 
@@ -245,7 +245,7 @@ fields! {
         |h, _| judged(h, |v| v.category.map_or(Cell::Empty, |c| text(Category::name(c))));
     "confidence" Number true "how sure the verdict is, 0 to 1"
         |h, _| judged(h, |v| Cell::Number(v.confidence));
-    "is_smtp" Boolean true "whether the peer speaks SMTP"
+    "is_smtp" Boolean true "whether the host counts as an SMTP server"
         |h, _| judged(h, |v| Cell::Boolean(v.is_smtp));
     "protocol" Words true "what spoke instead of SMTP, if known: FTP, SSH, ..."
         |h, _| judged(h, |v| words(v.protocol.as_deref()));

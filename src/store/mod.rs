@@ -19,10 +19,11 @@
 mod error;
 pub mod export;
 mod fields;
+mod file;
 mod read;
 mod reclassify;
 mod row;
-pub mod schema;
+mod schema;
 mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,15 +31,13 @@ pub mod text;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use serde_json::Value;
+
+use file::{Identity, connect, connect_immutable, create_private, examine, side_file, unopenable};
 
 pub use error::StoreError;
 pub use fields::{FIELDS, Field, Fields, Kind};
@@ -56,6 +55,8 @@ pub mod key {
     pub const VERSION: &str = "version";
     /// Number: start of the sweep, unix µs.
     pub const STARTED_US: &str = "started_us";
+    /// Number: the last commit of the running sweep, unix µs.
+    pub const UPDATED_US: &str = "updated_us";
     /// Number: end of the sweep, unix µs.
     pub const ENDED_US: &str = "ended_us";
     /// List of texts: the targets as the user named them.
@@ -75,9 +76,10 @@ pub mod key {
 /// The kinds and names of the `probe_counts` table that readers of ours rely on. Every count is a
 /// total over the whole sweep.
 pub mod count {
-    /// What was sent: [`SENT`], [`SEND_FAILED`].
+    /// What became of the space's addresses: [`SENT`], or `not_sent`.
     pub const PROBE: &str = "probe";
-    /// First validated TCP reply of an address: [`SYN_ACK`], [`RST`]; and [`SYN_ACK_LATER`].
+    /// First validated TCP reply of an address: [`SYN_ACK`], [`RST`]; [`SYN_ACK_LATER`]; and
+    /// `none` for probes that nothing answered.
     pub const REPLY: &str = "reply";
     /// First validated reply of an address being an ICMP error, by the name of type and code.
     pub const ICMP: &str = "icmp";
@@ -90,10 +92,10 @@ pub mod count {
     /// Ignored frames, by reason.
     pub const DROP: &str = "drop";
 
+    /// The name where a kind has but one count.
+    pub const ANY: &str = "any";
     /// Probes that the kernel took.
     pub const SENT: &str = "sent";
-    /// Attempts that the kernel refused.
-    pub const SEND_FAILED: &str = "send_failed";
     /// SYN-ACK: a responder.
     pub const SYN_ACK: &str = "synack";
     /// SYN-ACK of an address that had answered RST or an ICMP error first: a responder too, but
@@ -108,46 +110,38 @@ pub mod count {
 pub struct Survey {
     path: PathBuf,
     conn: Connection,
+    /// The file written to; `None` for a reader, which does not mind.
+    file: Option<Identity>,
     /// Row of `rulesets` under which new hosts are judged.
     ruleset: Option<i64>,
 }
 
 impl Survey {
-    /// Creates a survey file, readable and writable by its owner only, with that metadata.
+    /// Creates a survey file, readable and writable by its owner only, with that metadata. Its
+    /// owner is the user who started the program, also where that was by way of sudo.
     ///
     /// # Errors
     /// [`StoreError::Exists`] if there is anything at `path`, a dangling link included; else what
     /// the system refused. A file that could not be completed is removed again.
     pub fn create(path: impl AsRef<Path>, metadata: &[(&str, Value)]) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|e| {
-                let path = path.to_owned();
-                match e.kind() {
-                    std::io::ErrorKind::AlreadyExists => StoreError::Exists { path },
-                    std::io::ErrorKind::StorageFull => StoreError::Full { path },
-                    _ => StoreError::File {
-                        path,
-                        doing: "create",
-                        source: e,
-                    },
-                }
-            })?;
-        Self::lay_out(path, metadata).inspect_err(|_| {
+        let file = create_private(path, file::invoker(|name| std::env::var(name).ok()))?;
+        Self::lay_out(path, file, metadata).inspect_err(|_| {
             // The first error is the one to tell; the file is ours, and worth nothing.
             let _ = fs::remove_file(path);
         })
     }
 
-    fn lay_out(path: &Path, metadata: &[(&str, Value)]) -> Result<Self, StoreError> {
+    fn lay_out(
+        path: &Path,
+        file: Identity,
+        metadata: &[(&str, Value)],
+    ) -> Result<Self, StoreError> {
         let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let mut survey = Self {
             path: path.to_owned(),
             conn,
+            file: Some(file),
             ruleset: None,
         };
         let failed = |e| StoreError::sql(path, "create", e);
@@ -187,9 +181,10 @@ impl Survey {
         examine(path)?;
         let access = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let conn = connect(path, access)?;
-        let survey = Self {
+        let mut survey = Self {
             path: path.to_owned(),
             conn,
+            file: None,
             ruleset: None,
         }
         .verified()
@@ -211,6 +206,11 @@ impl Survey {
                 source,
             });
         }
+        survey.file = Some(Identity::of(path).map_err(|source| StoreError::File {
+            path: path.to_owned(),
+            doing: "open",
+            source,
+        })?);
         survey.tune_for_writing()?;
         Ok(survey)
     }
@@ -226,6 +226,7 @@ impl Survey {
         let survey = Self {
             path: path.to_owned(),
             conn: connect(path, flags)?,
+            file: None,
             ruleset: None,
         }
         .verified();
@@ -237,6 +238,7 @@ impl Survey {
                 Self {
                     path: path.to_owned(),
                     conn,
+                    file: None,
                     ruleset: None,
                 }
                 .verified()
@@ -264,10 +266,7 @@ impl Survey {
     }
 
     /// All the metadata, by key.
-    ///
-    /// # Errors
-    /// As [`Survey::meta`].
-    pub fn metadata(&self) -> Result<BTreeMap<String, Value>, StoreError> {
+    fn metadata(&self) -> Result<BTreeMap<String, Value>, StoreError> {
         let rows: Vec<(String, String)> = self
             .conn
             .prepare_cached("SELECT key, value FROM survey")
@@ -278,37 +277,40 @@ impl Survey {
             .collect()
     }
 
-    /// Reads every page and every index entry, and reports the first damage found. Takes time
-    /// in proportion to the file.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] with what was found, or what kept the check from running.
-    pub fn check(&self) -> Result<(), StoreError> {
-        let found: String = self
-            .conn
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(|e| self.failed("check", e))?;
-        if found == "ok" {
-            return Ok(());
-        }
-        Err(StoreError::Corrupt {
-            path: self.path.clone(),
-            reason: found,
-        })
-    }
-
     /// Moves the log into the file and closes it, so that the one file holds everything. A reader
     /// that is still at work keeps its log; nothing is lost then either.
     ///
     /// # Errors
-    /// If what was committed could not be moved; it stays in the log.
+    /// [`StoreError::Displaced`] if the path no longer leads to the file; else if what was
+    /// committed could not be moved; it stays in the log.
     pub fn close(self) -> Result<(), StoreError> {
+        self.in_place()?;
         let Self { path, conn, .. } = self;
         let failed = |e| StoreError::sql(&path, "close", e);
-        // With a reader at work this reports busy as a value, not as an error.
-        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(failed)?;
+        checkpoint(&conn).map_err(failed)?;
         conn.close().map_err(|(_, e)| failed(e))
+    }
+
+    /// Checks that the path still leads to the file that is open: SQLite would go on writing to a
+    /// deleted file without a word.
+    fn in_place(&self) -> Result<(), StoreError> {
+        let Some(file) = self.file else { return Ok(()) };
+        match Identity::of(&self.path) {
+            Ok(found) if found == file => Ok(()),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::File {
+                path: self.path.clone(),
+                doing: "find",
+                source: e,
+            }),
+            _ => {
+                // Its log does not follow a file that was moved; what can be saved goes into the
+                // file. If that fails too, the error to tell is the same.
+                let _ = checkpoint(&self.conn);
+                Err(StoreError::Displaced {
+                    path: self.path.clone(),
+                })
+            }
+        }
     }
 
     /// Checks that this is a survey of a version we know.
@@ -379,101 +381,10 @@ impl Survey {
     }
 }
 
-/// Turns away what SQLite would misreport: what is not there, no file, or still empty.
-fn examine(path: &Path) -> Result<(), StoreError> {
-    let meta = fs::metadata(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => StoreError::Missing {
-            path: path.to_owned(),
-        },
-        _ => StoreError::File {
-            path: path.to_owned(),
-            doing: "open",
-            source: e,
-        },
-    })?;
-    // The file is not opened here to try its permissions: closing it again would release the
-    // locks that a connection of this process holds on it (POSIX locks belong to the process).
-    let reason = if !meta.is_file() {
-        "it is no regular file"
-    } else if meta.len() == 0 && !side_file(path, "-wal").exists() {
-        "it is empty"
-    } else if meta.len() < 512 && !side_file(path, "-wal").exists() {
-        "it is too short for a database"
-    } else {
-        return Ok(());
-    };
-    Err(StoreError::Foreign {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    })
-}
-
-fn connect(path: &Path, access: OpenFlags) -> Result<Connection, StoreError> {
-    let failed = |e| StoreError::sql(path, "open", e);
-    // No SQLITE_OPEN_URI: a file may well be called "file:x?mode=memory". A leading "./" keeps
-    // the names that SQLite itself gives a meaning (":memory:", "") from having one.
-    let plain = if path.is_absolute() {
-        path.to_owned()
-    } else {
-        Path::new(".").join(path)
-    };
-    let conn = Connection::open_with_flags(plain, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(|e| unopenable(path, access, e))?;
-    prepare(&conn).map_err(failed)?;
-    Ok(conn)
-}
-
-/// SQLite says only that it could not open a file; the system knows why.
-fn unopenable(path: &Path, access: OpenFlags, e: rusqlite::Error) -> StoreError {
-    let write = access.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
-    match OpenOptions::new().read(true).write(write).open(path) {
-        Err(source) => StoreError::File {
-            path: path.to_owned(),
-            doing: "open",
-            source,
-        },
-        Ok(_) => StoreError::sql(path, "open", e),
-    }
-}
-
-fn connect_immutable(path: &Path) -> Result<Connection, StoreError> {
-    let failed = |e| StoreError::sql(path, "open", e);
-    let absolute = std::path::absolute(path).map_err(|e| StoreError::File {
-        path: path.to_owned(),
-        doing: "open",
-        source: e,
-    })?;
-    let mut uri = "file:".to_owned();
-    for &octet in absolute.as_os_str().as_bytes() {
-        if octet.is_ascii_alphanumeric() || b"/-_.".contains(&octet) {
-            uri.push(char::from(octet));
-        } else {
-            uri.push_str(&format!("%{octet:02X}"));
-        }
-    }
-    uri.push_str("?immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(uri, flags).map_err(failed)?;
-    prepare(&conn).map_err(failed)?;
-    Ok(conn)
-}
-
-/// A survey may come from anybody: its schema gets no say beyond plain SQL.
-fn prepare(conn: &Connection) -> rusqlite::Result<()> {
-    conn.busy_timeout(Duration::from_secs(5))?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    conn.set_prepared_statement_cache_capacity(64);
-    Ok(())
-}
-
-/// The name of a file that SQLite keeps beside the database.
-fn side_file(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+/// Moves the log into the file. With a reader at work SQLite reports that as a value, not as an
+/// error; the rest stays in the log then.
+fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::smtp::{Outcome, Piece, Side, Stage, Transcript};
 
 /// Which parts of a host a reader wants; the others stay empty and cost nothing.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Parts {
+pub(super) struct Parts {
     pub(crate) transcript: bool,
     pub(crate) evidence: bool,
 }
@@ -26,21 +26,10 @@ impl Parts {
 }
 
 impl Survey {
-    /// Hands over every host in the order of storing, each with its transcript and its current
-    /// verdict, as of one moment, whatever a writer does meanwhile. Memory does not grow with the
-    /// survey. The first error `each` returns ends the reading and is returned.
-    ///
-    /// # Errors
-    /// Those of `each`, and [`StoreError`] if the database cannot be read.
-    pub fn for_each_host<E: From<StoreError>>(
-        &self,
-        each: impl FnMut(StoredHost) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.scan(Parts::ALL, each)
-    }
-
-    /// As [`Survey::for_each_host`] with only some parts of each host.
-    pub(crate) fn scan<E: From<StoreError>>(
+    /// Hands over every host in the order of storing, with those parts and its current verdict, as
+    /// of one moment, whatever a writer does meanwhile. Memory does not grow with the survey. The
+    /// first error `each` returns ends the reading and is returned.
+    pub(super) fn scan<E: From<StoreError>>(
         &self,
         parts: Parts,
         each: impl FnMut(StoredHost) -> Result<(), E>,
@@ -92,32 +81,20 @@ impl Survey {
         Ok(found)
     }
 
-    /// The number of stored hosts.
+    /// The number of hosts that count as SMTP servers: by their words, under the current rules,
+    /// and by their sessions' outcomes. The same number is the base of a report's shares.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn host_count(&self) -> Result<u64, StoreError> {
+    pub fn smtp_hosts(&self) -> Result<u64, StoreError> {
+        let ruleset = self.current_ruleset()?;
         self.conn
-            .query_row("SELECT count(*) FROM hosts", [], |row| row.get(0))
+            .query_row(
+                "SELECT count(*) FROM verdicts WHERE is_smtp AND ruleset_id = ?1",
+                [ruleset],
+                |row| row.get(0),
+            )
             .map_err(|e| self.failed("read", e))
-    }
-
-    /// Hands over the address of every stored host, in ascending order.
-    ///
-    /// # Errors
-    /// If the database cannot be read.
-    pub fn for_each_addr(&self, mut each: impl FnMut(Ipv4Addr)) -> Result<(), StoreError> {
-        let mut read = || -> rusqlite::Result<()> {
-            let mut query = self
-                .conn
-                .prepare_cached("SELECT addr FROM hosts ORDER BY addr")?;
-            let mut rows = query.query([])?;
-            while let Some(row) = rows.next()? {
-                each(Ipv4Addr::from_bits(row.get(0)?));
-            }
-            Ok(())
-        };
-        read().map_err(|e| self.failed("read", e))
     }
 }
 

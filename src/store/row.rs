@@ -58,7 +58,7 @@ pub struct HostRow {
 
 impl HostRow {
     /// The row of a finished session.
-    pub fn of(record: &SessionRecord) -> Self {
+    pub(super) fn of(record: &SessionRecord) -> Self {
         let responder = &record.responder;
         let options = responder.options();
         Self {
@@ -87,6 +87,12 @@ impl HostRow {
     }
 }
 
+/// Whether a host counts as an SMTP server, here and in every table: by its words, and because
+/// the session came to a well-formed greeting.
+pub(super) fn is_smtp_server(outcome: Outcome, verdict: &Verdict) -> bool {
+    verdict.is_smtp && outcome.is_smtp()
+}
+
 /// A host on its way into the survey.
 #[derive(Debug)]
 pub(crate) struct NewHost<'a> {
@@ -107,7 +113,9 @@ pub struct StoredHost {
     pub row: HostRow,
     /// The dialogue, byte for byte.
     pub transcript: Transcript,
-    /// The current verdict; `None` if this host was never judged under the current ruleset.
+    /// The current verdict, in which `is_smtp` says whether the host counts as an SMTP server (its
+    /// outcome counts too, not only its words), and text of servers has U+FFFD in place of control
+    /// characters; `None` if this host was never judged under the current ruleset.
     pub verdict: Option<Verdict>,
 }
 

@@ -3,23 +3,32 @@
 //! The SQL keeps to what SQLite 3.40 (Debian 12's shell) can read: a view with younger syntax
 //! would lock that shell out of the whole file. Tables are STRICT, so a column holds what it says.
 //!
+//! A view shows nothing that a terminal would act upon. SQL cannot tell such text, so the writer
+//! does: `transcripts.text` and the text columns of `verdicts` are made for it.
+//!
 //! Addresses are `u32` in host order, so ranges compare as numbers; times are UTC: `_us` unix
 //! microseconds, `_ms` milliseconds. Unknown is NULL, never 0 or ''.
 
 /// Marks the file as ours ("SMSW"), for `file(1)` and for [`super::Survey::open`].
-pub const APPLICATION_ID: i64 = 0x534d_5357;
+pub(super) const APPLICATION_ID: i64 = 0x534d_5357;
 
 /// The layout below. It grows by one with every change that an older reader would misread.
-pub const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 
-/// Text out of bytes, for views: line ends as `\n`, escape and C1's CSI disarmed. NUL and other
-/// harmless control characters stay; the bytes themselves are in `transcripts.data`.
-macro_rules! shown {
-    ($text:literal) => {
+/// What a piece of dialogue says, fit for a terminal but for its line ends and tabs.
+macro_rules! readable {
+    ($table:literal) => {
+        concat!("coalesce(", $table, "text, CAST(", $table, "data AS TEXT))")
+    };
+}
+
+/// Such text on one line: line ends and tabs as `\n`, `\r`, `\t`, those at its end left out.
+macro_rules! one_line {
+    ($text:expr) => {
         concat!(
             "replace(replace(replace(replace(rtrim(",
             $text,
-            ", char(13, 10)), char(13), ''), char(10), '\\n'), char(27), '\\x1b'), char(155), '\\x9b')"
+            ", char(13, 10)), char(13, 10), '\\n'), char(10), '\\n'), char(13), '\\r'), char(9), '\\t')"
         )
     };
 }
@@ -29,9 +38,10 @@ macro_rules! said {
     ($stage:literal) => {
         concat!(
             "(SELECT ",
-            shown!("group_concat(t, '')"),
-            " FROM (SELECT CAST(data AS TEXT) AS t FROM transcripts WHERE host_id = h.id \
-             AND side = 'server' AND stage = '",
+            one_line!("group_concat(t, '')"),
+            " FROM (SELECT ",
+            readable!(""),
+            " AS t FROM transcripts WHERE host_id = h.id AND side = 'server' AND stage = '",
             $stage,
             "' ORDER BY n))"
         )
@@ -46,7 +56,7 @@ macro_rules! current {
 }
 
 /// The tables.
-pub(crate) const TABLES: &str = "
+pub(super) const TABLES: &str = "
 CREATE TABLE survey (
   key   TEXT PRIMARY KEY NOT NULL,
   value TEXT NOT NULL
@@ -92,6 +102,7 @@ CREATE TABLE transcripts (
   side    TEXT NOT NULL,
   at_ms   INTEGER NOT NULL,
   data    BLOB NOT NULL,
+  text    TEXT,
   PRIMARY KEY (host_id, n)
 ) STRICT, WITHOUT ROWID;
 
@@ -123,7 +134,7 @@ CREATE TABLE verdicts (
 ";
 
 /// The views.
-pub(crate) const VIEWS: &str = concat!(
+pub(super) const VIEWS: &str = concat!(
     "
 CREATE VIEW v_outcomes AS
   SELECT outcome, count(*) AS hosts,
@@ -188,7 +199,7 @@ CREATE VIEW v_hosts AS
 CREATE VIEW v_transcript AS
   SELECT h.saddr, t.host_id, t.n, t.at_ms, t.stage,
          CASE t.side WHEN 'server' THEN 'S:' ELSE 'C:' END AS side, ",
-    shown!("CAST(t.data AS TEXT)"),
+    one_line!(readable!("t.")),
     " AS text
   FROM hosts AS h JOIN transcripts AS t ON t.host_id = h.id;
 "

@@ -3,8 +3,11 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use super::Survey;
+use serde_json::Value;
+
+use super::read::Parts;
 use super::row::{HostRow, NewHost};
+use super::{StoreError, StoredHost, Survey};
 use crate::fingerprint::{Category, Evidence, Verdict};
 use crate::smtp::{Outcome, Piece, Side, Stage, Transcript};
 
@@ -18,6 +21,46 @@ pub(crate) fn survey() -> (tempfile::TempDir, Survey) {
 
 pub(crate) fn path(dir: &tempfile::TempDir) -> PathBuf {
     dir.path().join("survey.db")
+}
+
+/// What only tests ask of a survey.
+impl Survey {
+    pub(crate) fn host_count(&self) -> Result<u64, StoreError> {
+        self.conn
+            .query_row("SELECT count(*) FROM hosts", [], |row| row.get(0))
+            .map_err(|e| self.failed("read", e))
+    }
+
+    pub(crate) fn for_each_host<E: From<StoreError>>(
+        &self,
+        each: impl FnMut(StoredHost) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.scan(Parts::ALL, each)
+    }
+
+    pub(crate) fn set_counts(&mut self, counts: &[(&str, &str, u64)]) -> Result<(), StoreError> {
+        self.add_with(&[], counts, &[])
+    }
+
+    pub(crate) fn set_meta(&mut self, key: &str, value: Value) -> Result<(), StoreError> {
+        self.add_with(&[], &[], &[(key, value)])
+    }
+
+    /// Reads every page, and tells the first damage found.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let found: String = self
+            .conn
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|e| self.failed("check", e))?;
+        if found == "ok" {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(StoreError::Corrupt {
+            path,
+            reason: found,
+        })
+    }
 }
 
 /// The `n`th test host: 198.18.0.0 + n, all fields different from each other.

@@ -4,7 +4,9 @@
 //! doubled, so every `\xNN` in the result stands for exactly one octet of the input.
 //! [`json_line`] writes JSON in which the control characters that JSON itself permits (DEL and
 //! C1, U+007F to U+009F, among them the one-character CSI) are escaped as well.
+//! [`readable`] and [`tame`] make the columns that views show: any tool may print those.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 
@@ -29,8 +31,48 @@ pub fn escape(bytes: &[u8]) -> String {
     out
 }
 
+/// The bytes as [`escape`] has them, yet with line ends and tabs as they are, so that it can still
+/// be laid out; `None` where that is the bytes themselves, as it is for nearly all servers.
+pub(super) fn readable(bytes: &[u8]) -> Option<String> {
+    if bytes
+        .iter()
+        .all(|b| is_layout(char::from(*b)) || (b' '..=b'~').contains(b) && *b != b'\\')
+    {
+        return None;
+    }
+    let mut out = String::with_capacity(bytes.len() + 8);
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if is_layout(c) {
+                out.push(c);
+            } else {
+                push_escaped(&mut out, c);
+            }
+        }
+        for octet in chunk.invalid() {
+            push_hex(&mut out, u32::from(*octet));
+        }
+    }
+    (out.as_bytes() != bytes).then_some(out)
+}
+
+const fn is_layout(c: char) -> bool {
+    matches!(c, '\r' | '\n' | '\t')
+}
+
+/// The text with U+FFFD in place of each control character, and of each that changes the direction
+/// of text or is invisible.
+pub(super) fn tame(text: &str) -> Cow<'_, str> {
+    let is_wild = |c: char| c.is_control() || is_unseen(c);
+    if text.contains(is_wild) {
+        text.replace(is_wild, "\u{fffd}").into()
+    } else {
+        text.into()
+    }
+}
+
 /// As [`escape`], cut after `max` characters of the result, with `…` where something was cut.
-pub fn escape_short(bytes: &[u8], max: usize) -> String {
+pub(crate) fn escape_short(bytes: &[u8], max: usize) -> String {
     // One octet never becomes less than a quarter of a character, so four times `max` suffice.
     let head = &bytes[..bytes.len().min(max.saturating_mul(4).saturating_add(4))];
     let full = escape(head);
@@ -81,7 +123,7 @@ fn is_unseen(c: char) -> bool {
 ///
 /// # Errors
 /// As the writer's.
-pub fn json_line<T: Serialize>(value: &T, out: &mut impl io::Write) -> io::Result<()> {
+pub(super) fn json_line<T: Serialize>(value: &T, out: &mut impl io::Write) -> io::Result<()> {
     let mut serializer = serde_json::Serializer::with_formatter(out, Compact);
     value.serialize(&mut serializer)?;
     Ok(())
@@ -91,7 +133,7 @@ pub fn json_line<T: Serialize>(value: &T, out: &mut impl io::Write) -> io::Resul
 ///
 /// # Errors
 /// As the writer's.
-pub fn json_pretty<T: Serialize>(value: &T, out: &mut impl io::Write) -> io::Result<()> {
+pub(crate) fn json_pretty<T: Serialize>(value: &T, out: &mut impl io::Write) -> io::Result<()> {
     let formatter = Indented(serde_json::ser::PrettyFormatter::new());
     let mut serializer = serde_json::Serializer::with_formatter(out, formatter);
     value.serialize(&mut serializer)?;
@@ -225,6 +267,38 @@ mod tests {
         let odd = "220 \u{9b}31m \u{202e}evil \u{1f600} \\x41 \x1b]0;title\x07";
         assert_eq!(unescape(&escape(odd.as_bytes())), odd.as_bytes());
         assert!(escape(odd.as_bytes()).contains("\\u{202e}evil 😀 \\\\x41 \\x1b]0;title\\x07"));
+    }
+
+    #[test]
+    fn readable_text_keeps_the_layout_and_is_made_only_where_it_differs() {
+        for plain in ["", "220 a~b\r\n\tc", "250 grüße ✉\r\n"] {
+            assert_eq!(readable(plain.as_bytes()), None);
+        }
+        for a in 0..=255u8 {
+            for b in 0..=255u8 {
+                let bytes = [b'x', a, b'\r', b'\n', b];
+                let text =
+                    readable(&bytes).unwrap_or_else(|| String::from_utf8(bytes.to_vec()).unwrap());
+                assert!(
+                    !text.chars().any(|c| c.is_control() && !is_layout(c)),
+                    "{text:?}"
+                );
+                let whole = text
+                    .replace('\t', "\\t")
+                    .replace('\r', "\\r")
+                    .replace('\n', "\\n");
+                assert_eq!(unescape(&whole), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn tame_text_has_nothing_that_acts() {
+        assert_eq!(tame("Postfix 3.7 ✉"), "Postfix 3.7 ✉");
+        let wild: String = ('\0'..'\u{100}').chain(['\u{202e}', '\u{200b}']).collect();
+        let tame = tame(&wild);
+        assert!(!tame.contains(|c: char| c.is_control() || is_unseen(c)));
+        assert_eq!(tame.chars().count(), wild.chars().count());
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde_json::Value;
 
-use super::row::{HostRow, NewHost, evidence_json};
+use super::row::{HostRow, NewHost, evidence_json, is_smtp_server};
+use super::text::{json_line, readable, tame};
 use super::{StoreError, Survey, key};
 use crate::fingerprint::Verdict;
 use crate::session::SessionRecord;
-use crate::smtp::{Side, Transcript};
+use crate::smtp::{Outcome, Side, Transcript};
 
 impl Survey {
     /// Registers the rules that judge from now on. `digest` names them for good; `version` is
@@ -23,6 +24,7 @@ impl Survey {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let id = put_ruleset(&tx, digest, version).map_err(failed)?;
+        make_current(&tx, id).map_err(failed)?;
         tx.commit().map_err(failed)?;
         self.ruleset = Some(id);
         Ok(())
@@ -32,14 +34,16 @@ impl Survey {
     ///
     /// # Errors
     /// [`StoreError::Duplicate`] if a host is stored already (or twice in the batch),
-    /// [`StoreError::Full`] if the disk is full, [`StoreError::NoRuleset`] before
-    /// [`Survey::use_ruleset`].
+    /// [`StoreError::Full`] if the disk is full, [`StoreError::Busy`] if another process is writing
+    /// (try again), [`StoreError::Displaced`] if the path leads elsewhere by now,
+    /// [`StoreError::NoRuleset`] before [`Survey::use_ruleset`]. Nothing is stored then.
     pub fn add(&mut self, records: &[(SessionRecord, Verdict)]) -> Result<(), StoreError> {
         self.add_with(records, &[], &[])
     }
 
     /// As [`Survey::add`], and sets counts and metadata in the same transaction, so that a cursor
-    /// and the results up to it are committed together or not at all.
+    /// and the results up to it are committed together or not at all. Counts `(kind, name, n)` are
+    /// totals, see [`super::count`]; those not named stay.
     ///
     /// # Errors
     /// As [`Survey::add`].
@@ -60,28 +64,13 @@ impl Survey {
         self.add_rows(&rows, counts, metadata)
     }
 
-    /// Sets counts to the totals given; others stay. `(kind, name, n)`, see [`super::count`].
-    ///
-    /// # Errors
-    /// If the database cannot be written.
-    pub fn set_counts(&mut self, counts: &[(&str, &str, u64)]) -> Result<(), StoreError> {
-        self.add_rows(&[], counts, &[])
-    }
-
-    /// Sets one value of the metadata, see [`key`].
-    ///
-    /// # Errors
-    /// If the database cannot be written.
-    pub fn set_meta(&mut self, key: &str, value: Value) -> Result<(), StoreError> {
-        self.add_rows(&[], &[], &[(key, value)])
-    }
-
     pub(crate) fn add_rows(
         &mut self,
         hosts: &[NewHost<'_>],
         counts: &[(&str, &str, u64)],
         metadata: &[(&str, Value)],
     ) -> Result<(), StoreError> {
+        self.in_place()?;
         let path = self.path.clone();
         let failed = |e| StoreError::sql(&path, "write", e);
         let ruleset = match self.ruleset {
@@ -106,7 +95,7 @@ impl Survey {
                 }
             })?;
             put_transcript(&tx, id, host.transcript).map_err(failed)?;
-            put_verdict(&tx, id, ruleset, host.verdict).map_err(failed)?;
+            put_verdict(&tx, id, ruleset, host.row.outcome, host.verdict).map_err(failed)?;
         }
         put_counts(&tx, counts).map_err(failed)?;
         put_metadata(&tx, metadata).map_err(failed)?;
@@ -120,7 +109,7 @@ fn is_unique_violation(e: &rusqlite::Error) -> bool {
         if f.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE)
 }
 
-/// The id of that ruleset, which is made the current one.
+/// The id of that ruleset, new or old.
 pub(super) fn put_ruleset(conn: &Connection, digest: &str, version: &str) -> rusqlite::Result<i64> {
     conn.prepare_cached(
         "INSERT INTO rulesets (digest, loaded_us, version) VALUES (?1, ?2, ?3)
@@ -131,11 +120,13 @@ pub(super) fn put_ruleset(conn: &Connection, digest: &str, version: &str) -> rus
         jiff::Timestamp::now().as_microsecond(),
         version
     ])?;
-    let id: i64 = conn
-        .prepare_cached("SELECT id FROM rulesets WHERE digest = ?1")?
-        .query_row([digest], |row| row.get(0))?;
-    put_metadata(conn, &[(key::CURRENT_RULESET, Value::from(id))])?;
-    Ok(id)
+    conn.prepare_cached("SELECT id FROM rulesets WHERE digest = ?1")?
+        .query_row([digest], |row| row.get(0))
+}
+
+/// Makes the verdicts of that ruleset the ones that count.
+pub(super) fn make_current(conn: &Connection, ruleset: i64) -> rusqlite::Result<()> {
+    put_metadata(conn, &[(key::CURRENT_RULESET, Value::from(ruleset))])
 }
 
 fn put_host(conn: &Connection, row: &HostRow) -> rusqlite::Result<i64> {
@@ -153,7 +144,7 @@ fn put_host(conn: &Connection, row: &HostRow) -> rusqlite::Result<i64> {
         row.timestamp_us,
         row.started_us,
         row.outcome.name(),
-        row.detail,
+        row.detail.as_deref().map(tame),
         row.connect_ms,
         row.greeting_delay_ms,
         row.duration_ms,
@@ -174,8 +165,8 @@ fn put_host(conn: &Connection, row: &HostRow) -> rusqlite::Result<i64> {
 
 fn put_transcript(conn: &Connection, host: i64, transcript: &Transcript) -> rusqlite::Result<()> {
     let mut insert = conn.prepare_cached(
-        "INSERT INTO transcripts (host_id, n, stage, side, at_ms, data)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO transcripts (host_id, n, stage, side, at_ms, data, text)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     for (n, piece) in transcript.pieces.iter().enumerate() {
         let side = side_name(piece.side);
@@ -185,7 +176,8 @@ fn put_transcript(conn: &Connection, host: i64, transcript: &Transcript) -> rusq
             piece.stage.name(),
             side,
             piece.at_ms,
-            piece.bytes
+            piece.bytes,
+            readable(&piece.bytes),
         ])?;
     }
     Ok(())
@@ -199,11 +191,13 @@ pub(super) const fn side_name(side: Side) -> &'static str {
     }
 }
 
-/// Stores a verdict, in place of one that the host has under the same ruleset.
+/// Stores a verdict on a host whose session ended so, in place of one that the host has under the
+/// same ruleset.
 pub(super) fn put_verdict(
     conn: &Connection,
     host: i64,
     ruleset: i64,
+    outcome: Outcome,
     verdict: &Verdict,
 ) -> rusqlite::Result<()> {
     conn.prepare_cached(
@@ -214,11 +208,11 @@ pub(super) fn put_verdict(
     .execute(params![
         host,
         ruleset,
-        verdict.product,
-        verdict.vendor,
-        verdict.family,
-        verdict.version,
-        verdict.patch,
+        verdict.product.as_deref().map(tame),
+        verdict.vendor.as_deref().map(tame),
+        verdict.family.as_deref().map(tame),
+        verdict.version.as_deref().map(tame),
+        verdict.patch.as_deref().map(tame),
         verdict.category.map(crate::fingerprint::Category::name),
         // NaN would become NULL, which the column refuses.
         if verdict.confidence.is_finite() {
@@ -226,14 +220,22 @@ pub(super) fn put_verdict(
         } else {
             0.0
         },
-        verdict.is_smtp,
-        verdict.protocol,
-        verdict.hostname,
-        verdict.os,
-        evidence_json(&verdict.evidence).to_string(),
-        verdict.cluster,
+        is_smtp_server(outcome, verdict),
+        verdict.protocol.as_deref().map(tame),
+        verdict.hostname.as_deref().map(tame),
+        verdict.os.as_deref().map(tame),
+        json_text(&evidence_json(&verdict.evidence)),
+        verdict.cluster.as_deref().map(tame),
     ])?;
     Ok(())
+}
+
+/// JSON as it is stored: no control character in it.
+fn json_text(value: &Value) -> String {
+    let mut out = Vec::new();
+    // Writing to memory does not fail, and the keys of a JSON value are strings.
+    let _ = json_line(value, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 fn put_counts(conn: &Connection, counts: &[(&str, &str, u64)]) -> rusqlite::Result<()> {
@@ -253,7 +255,7 @@ pub(super) fn put_metadata(conn: &Connection, metadata: &[(&str, Value)]) -> rus
          ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     )?;
     for (key, value) in metadata {
-        upsert.execute(params![key, value.to_string()])?;
+        upsert.execute(params![key, json_text(value)])?;
     }
     Ok(())
 }

@@ -82,11 +82,6 @@ impl Blocklist {
     pub fn digest(&self) -> [u8; 32] {
         self.ranges.digest()
     }
-
-    /// The text of the compiled-in list, with its comments.
-    pub fn builtin_text() -> &'static str {
-        BUILTIN
-    }
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ fn a_file_without_side_files_can_be_read_as_it_lies() {
     let survey = Survey {
         conn: connect_immutable(&path).unwrap(),
         path,
+        file: None,
         ruleset: None,
     };
     assert_eq!(
@@ -160,6 +161,123 @@ fn damage_is_named_and_never_a_panic() {
         }
     }
     assert!(damaged > 10, "only {damaged} damaged pages were noticed");
+}
+
+#[test]
+fn a_survey_with_parts_missing_is_told_in_one_line() {
+    for (damage, missing) in [
+        ("DROP TABLE probe_counts", "no such table: probe_counts"),
+        ("DROP TABLE transcripts", "no such table: transcripts"),
+        ("DROP TABLE survey", "no such table: survey"),
+        (
+            "DROP VIEW v_products; DROP VIEW v_hosts; DROP VIEW v_unknown; DROP VIEW v_versions;
+             DROP VIEW v_categories; ALTER TABLE verdicts DROP COLUMN cluster",
+            "no such column: v.cluster",
+        ),
+    ] {
+        let (dir, survey) = survey();
+        survey.close().unwrap();
+        let shell = Connection::open(path(&dir)).unwrap();
+        shell.execute_batch(damage).unwrap();
+        drop(shell);
+        let told = (|| {
+            let survey = Survey::open_readonly(path(&dir))?;
+            survey.for_each_host(|_| Ok::<(), StoreError>(()))?;
+            survey.summary(1).map(drop)
+        })()
+        .unwrap_err();
+        assert!(matches!(told, StoreError::Damaged { .. }), "{told:?}");
+        let told = told.to_string();
+        assert!(
+            told.contains(missing) && told.contains("survey.db is damaged"),
+            "{told}"
+        );
+        assert!(
+            !told.contains(['\n', '\r']) && !told.contains("SELECT"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_survey_that_is_no_longer_where_it_was_is_an_error() {
+    let transcript = dialogue(b"220 hi\r\n", b"250 hi\r\n");
+    let judged = verdict(None, None, None);
+    let displace: [fn(&Path); 4] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| fs::rename(path, path.with_extension("moved")).unwrap(),
+        |path| {
+            fs::remove_file(path).unwrap();
+            fs::write(path, "another").unwrap();
+        },
+        |path| {
+            fs::copy(path, path.with_extension("copy")).unwrap();
+            fs::rename(path.with_extension("copy"), path).unwrap();
+        },
+    ];
+    for (n, displace) in displace.iter().enumerate() {
+        for reopened in [false, true] {
+            let (dir, mut survey) = survey();
+            let path = path(&dir);
+            if reopened {
+                survey.close().unwrap();
+                survey = Survey::open(&path).unwrap();
+                survey.use_ruleset("d1", "1").unwrap();
+            }
+            fill(&mut survey, 0, 9, Outcome::Completed, &transcript, &judged);
+            displace(&path);
+            let put = survey.set_meta("state", json!("complete")).unwrap_err();
+            assert!(matches!(put, StoreError::Displaced { .. }), "{n}: {put}");
+            let told = survey.close().unwrap_err();
+            assert!(matches!(told, StoreError::Displaced { .. }), "{n}: {told}");
+            assert!(
+                told.to_string()
+                    .contains("survey.db was moved, replaced or deleted")
+            );
+            let moved = path.with_extension("moved");
+            if moved.exists() {
+                let moved = Survey::open_readonly(&moved).unwrap();
+                assert_eq!(moved.host_count().unwrap(), 9, "a moved file is whole");
+            }
+        }
+    }
+}
+
+#[test]
+fn under_sudo_the_file_is_the_users() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let sudo = |uid: &'static str, gid: &'static str| {
+        file::invoker(move |name| match name {
+            "SUDO_UID" => Some(uid.to_owned()),
+            "SUDO_GID" => Some(gid.to_owned()),
+            _ => None,
+        })
+    };
+    assert_eq!(file::invoker(|_| None), None);
+    assert_eq!(sudo("", "1"), None);
+    assert_eq!(sudo("1", "x"), None);
+    let dir = tempfile::tempdir().unwrap();
+    if fs::metadata(dir.path()).unwrap().uid() != 0 {
+        // Without root there is no sudo: whoever calls owns the file already.
+        let path = dir.path().join("own.db");
+        create_private(&path, sudo("1", "1")).unwrap();
+        assert_ne!(fs::metadata(&path).unwrap().uid(), 1);
+        return;
+    }
+    let path = dir.path().join("survey.db");
+    let file = create_private(&path, sudo("4711", "4712")).unwrap();
+    let survey = Survey::lay_out(&path, file, &[("seed", json!(7))]).unwrap();
+    for name in [
+        path.clone(),
+        side_file(&path, "-wal"),
+        side_file(&path, "-shm"),
+    ] {
+        let meta = fs::metadata(&name).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (4711, 4712), "{}", name.display());
+        assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+    }
+    survey.close().unwrap();
 }
 
 #[test]
@@ -273,7 +391,7 @@ fn a_full_disk_is_told_apart_and_keeps_what_was_committed() {
     let e = survey
         .add_rows(&rows, &[], &[("cursor", json!(2))])
         .unwrap_err();
-    assert!(e.is_full(), "{e}");
+    assert!(matches!(e, StoreError::Full { .. }), "{e}");
     assert!(e.to_string().contains("survey.db"), "{e}");
     // The writer is still usable, and nothing of the batch is there.
     assert_eq!(survey.host_count().unwrap(), 100);

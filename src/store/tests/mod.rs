@@ -1,6 +1,8 @@
 //! What goes in comes out: rows, counts, metadata.
 
 mod file;
+mod hostile;
+mod lock;
 mod output;
 mod speed;
 mod views;
@@ -109,6 +111,61 @@ fn every_outcome_is_stored_under_its_name() {
 }
 
 #[test]
+fn a_host_counts_as_smtp_by_its_words_and_its_outcome() {
+    let (_dir, mut survey) = survey();
+    let mut foreign = verdict(None, None, None);
+    foreign.is_smtp = false;
+    let mut next = 0;
+    for outcome in Outcome::ALL {
+        for judged in [&verdict(Some("Exim"), None, None), &foreign] {
+            fill(
+                &mut survey,
+                next,
+                1,
+                *outcome,
+                &Transcript::default(),
+                judged,
+            );
+            next += 1;
+        }
+    }
+    let expected: u64 = Outcome::ALL.iter().map(|o| u64::from(o.is_smtp())).sum();
+    let check = |survey: &Survey| {
+        assert_eq!(survey.smtp_hosts().unwrap(), expected);
+        for host in all(survey) {
+            let counts = host.row.outcome.is_smtp() && host.id % 2 == 1;
+            assert_eq!(
+                host.verdict.unwrap().is_smtp,
+                counts,
+                "{}",
+                host.row.outcome
+            );
+        }
+        let of = |sql: &str| -> u64 { survey.conn.query_row(sql, [], |r| r.get(0)).unwrap() };
+        for view in ["v_products", "v_versions", "v_categories"] {
+            assert_eq!(
+                of(&format!("SELECT sum(hosts) FROM {view}")),
+                expected,
+                "{view}"
+            );
+        }
+        assert_eq!(of("SELECT count(*) FROM v_hosts WHERE is_smtp"), expected);
+        let counted = survey.summary(9).unwrap();
+        let counted = counted.products.iter().filter(|row| row.is_smtp);
+        assert_eq!(counted.map(|row| row.hosts).sum::<u64>(), expected);
+    };
+    check(&survey);
+    // Judged anew, by other rules that say the same.
+    survey
+        .reclassify("d2", "2", |host| match host.id % 2 {
+            1 => verdict(Some("Exim"), None, None),
+            _ => foreign.clone(),
+        })
+        .unwrap();
+    check(&survey);
+}
+
+#[test]
 fn a_session_record_becomes_a_row() {
     let (_dir, mut survey) = survey();
     let addr = u32::from(Ipv4Addr::new(127, 0, 0, 9));
@@ -203,10 +260,10 @@ fn no_host_is_stored_twice_and_a_batch_is_whole_or_nothing() {
         .unwrap();
     assert_eq!(survey.host_count().unwrap(), 11);
     assert_eq!(survey.meta("cursor").unwrap(), Some(json!(99)));
-    let mut addrs = Vec::new();
-    survey
-        .for_each_addr(|addr| addrs.push(addr.to_bits() - 0xc612_0000))
-        .unwrap();
+    let addrs: Vec<u32> = all(&survey)
+        .iter()
+        .map(|host| host.row.addr.to_bits() - 0xc612_0000)
+        .collect();
     assert_eq!(addrs, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 20]);
 }
 

@@ -54,7 +54,7 @@ fn csv_reads_back() {
         ("timestamp_ts", "1795358340"),
         ("timestamp_us", "123463"),
         ("outcome", "greeting_5xx"),
-        ("product", "Post,\"fix\"\\n\\u{9b}2J"),
+        ("product", "Post,\"fix\"\u{fffd}\u{fffd}2J"),
         ("category", "open source"),
         ("confidence", "0.95"),
         ("banner", "220 a,\"b\"\\x1b\\xff\\r\\n220 c\\r\\n"),
@@ -132,7 +132,7 @@ fn ndjson_reads_back_in_the_envelope_of_zgrab2() {
         &verdict(None, None, None),
     );
     let mut out = Vec::new();
-    assert_eq!(export::ndjson(&survey, &mut out).unwrap(), 2);
+    assert_eq!(export::ndjson(&survey, None, &mut out).unwrap(), 2);
     let text = String::from_utf8(out).unwrap();
     assert!(
         !text.chars().any(|c| c.is_control() && c != '\n'),
@@ -172,6 +172,31 @@ fn ndjson_reads_back_in_the_envelope_of_zgrab2() {
     assert_eq!(keys(first), keys(&rows[1]), "every row has the same keys");
 }
 
+#[test]
+fn ndjson_has_the_chosen_fields_alone_and_in_order() {
+    let (_dir, mut survey) = survey();
+    let raw = dialogue(b"220 \xff hi\r\n", b"250 hi\r\n");
+    let judged = verdict(Some("Exim"), None, None);
+    fill(&mut survey, 0, 1, Outcome::Completed, &raw, &judged);
+    let lines = |list: &str| {
+        let mut out = Vec::new();
+        let fields = Fields::parse(list).unwrap();
+        assert_eq!(export::ndjson(&survey, Some(&fields), &mut out).unwrap(), 1);
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(lines("saddr"), "{\"saddr\":\"198.18.0.0\"}\n");
+    assert_eq!(
+        lines("version, product,sport,is_smtp,ehlo"),
+        "{\"version\":null,\"product\":\"Exim\",\"sport\":25,\"is_smtp\":true,\
+         \"ehlo\":\"250 hi\\r\\n\"}\n"
+    );
+    // "220 \xff hi\r\n" as coreutils' base64 has it.
+    assert_eq!(
+        lines("banner,helo"),
+        "{\"banner\":\"220 \u{fffd} hi\\r\\n\",\"banner_b64\":\"MjIwIP8gaGkNCg==\",\"helo\":null}\n"
+    );
+}
+
 /// A pipe whose reader leaves after so many octets.
 struct Pipe(usize, io::ErrorKind);
 
@@ -206,14 +231,14 @@ fn a_closed_pipe_is_a_clean_end_and_a_full_disk_is_not() {
     for room in [0, 1, 5_000, 20_000] {
         let closed = || Pipe(room, io::ErrorKind::BrokenPipe);
         assert!(export::csv(&survey, &all, true, closed()).unwrap() < 500);
-        assert!(export::ndjson(&survey, closed()).unwrap() < 500);
+        assert!(export::ndjson(&survey, None, closed()).unwrap() < 500);
         let full = || Pipe(room, io::ErrorKind::StorageFull);
         assert!(matches!(
             export::csv(&survey, &all, true, full()),
             Err(StoreError::Output(_))
         ));
         assert!(matches!(
-            export::ndjson(&survey, full()),
+            export::ndjson(&survey, None, full()),
             Err(StoreError::Output(_))
         ));
     }

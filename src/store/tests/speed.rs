@@ -72,7 +72,7 @@ fn speed() {
     export::csv(&survey, &Fields::default(), true, io::sink()).unwrap();
     rate("csv", start);
     let start = std::time::Instant::now();
-    export::ndjson(&survey, io::sink()).unwrap();
+    export::ndjson(&survey, None, io::sink()).unwrap();
     rate("ndjson", start);
     let start = std::time::Instant::now();
     survey.summary(10).unwrap();

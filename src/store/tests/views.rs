@@ -110,10 +110,6 @@ fn views_answer_the_common_questions() {
         &empty,
         &verdict(None, None, None),
     );
-    survey
-        .conn
-        .execute("UPDATE verdicts SET is_smtp = 0 WHERE host_id = 5", [])
-        .unwrap();
     let rows = |sql: &str| -> Vec<String> {
         let mut statement = survey.conn.prepare(sql).unwrap();
         let width = statement.column_count();
@@ -201,9 +197,23 @@ fn the_documentation_names_all_there_is() {
             "{table}.{column} is not described"
         );
     }
+    let source = include_str!("../../smtp/outcome.rs");
+    let (_, source) = source.split_once("\noutcomes! {").unwrap();
     for outcome in Outcome::ALL {
-        let row = format!("| `{outcome}` | {} |", outcome.zgrab_status());
-        assert!(text.contains(&row), "docs/schema.md lacks {row}");
+        // The sentence before the name, up to the outcome before.
+        let (before, _) = source.split_once(&format!(" = \"{outcome}\",")).unwrap();
+        let sentence = before.rsplit_once(";\n").map_or(before, |(_, last)| last);
+        let words: Vec<&str> = sentence
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("/// "))
+            .collect();
+        let row = format!(
+            "| `{outcome}` | {} | {} | {} |",
+            outcome.zgrab_status(),
+            if outcome.is_smtp() { "yes" } else { "" },
+            words.join(" ").trim_end_matches('.')
+        );
+        assert!(text.contains(&row), "docs/schema.md lacks the line\n{row}");
     }
     for field in FIELDS {
         let row = format!(
@@ -214,5 +224,40 @@ fn the_documentation_names_all_there_is() {
             field.description
         );
         assert!(text.contains(&row), "docs/schema.md lacks the line\n{row}");
+    }
+}
+
+/// Of the keys and counts that a sweep writes.
+#[test]
+fn the_documentation_names_what_a_sweep_writes() {
+    let text = include_str!("../../../docs/schema.md");
+    let key = regex::Regex::new(r#"\bput\(\s*"([^"]+)""#).unwrap();
+    let source = include_str!("../../run/account.rs");
+    let keys: Vec<&str> = key
+        .captures_iter(source)
+        .map(|found| found.extract::<1>().1[0])
+        .collect();
+    assert!(keys.len() > 40, "only {keys:?}");
+    for key in keys {
+        let name = format!("`{key}`");
+        assert!(text.contains(&name), "docs/schema.md lacks the key {name}");
+    }
+    let (_, counts) = text.split_once("\n### `probe_counts`").unwrap();
+    let (counts, _) = counts.split_once("\n### ").unwrap();
+    for (kind, name) in [
+        (count::PROBE, count::SENT),
+        (count::REPLY, count::SYN_ACK),
+        (count::REPLY, count::SYN_ACK_LATER),
+        (count::REPLY, count::RST),
+        (count::ICMP, ""),
+        (count::ICMP_REMARK, ""),
+        (count::DUPLICATE, count::ANY),
+        (count::BLOCKED, count::ANY),
+        (count::DROP, ""),
+    ] {
+        let told = counts
+            .lines()
+            .any(|line| line.starts_with(&format!("| `{kind}` |")) && line.contains(name));
+        assert!(told, "docs/schema.md lacks the count {kind} {name}");
     }
 }
