@@ -359,6 +359,7 @@ impl Metadata {
     pub(super) fn end(
         &mut self,
         account: &Account,
+        smtp_hosts: Option<u64>,
         finish: Finish,
         failure: Option<&anyhow::Error>,
         elapsed: Duration,
@@ -398,7 +399,7 @@ impl Metadata {
             "failure_total",
             json!(replies.reset + replies.icmp.values().sum::<u64>()),
         );
-        put("app_success_unique", json!(smtp_hosts(account)));
+        put("app_success_unique", json!(smtp_hosts));
         put(
             "hitrate",
             json!(100.0 * replies.responders() as f64 / account.sent.max(1) as f64),
@@ -460,16 +461,6 @@ pub(super) fn open_metadata(
     let file = File::create(path)
         .with_context(|| format!("cannot write the metadata to {}", path.display()))?;
     Ok(Some((path.display().to_string(), Box::new(file))))
-}
-
-/// Hosts that proved to be SMTP servers.
-fn smtp_hosts(account: &Account) -> u64 {
-    account
-        .outcomes
-        .iter()
-        .filter(|(outcome, _)| outcome.is_smtp())
-        .map(|(_, count)| count)
-        .sum()
 }
 
 /// The targets as the user named them: on the command line, and the files of lists.

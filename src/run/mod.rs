@@ -253,14 +253,23 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
         .and_then(|()| Ok(received?.ended?))
         .and_then(|()| Ok(engine??))
         .and_then(|()| Ok(account.check()?));
-    metadata.end(&account, finish, outcome.as_ref().err(), started.elapsed());
+    // A file that cannot be read any more has said so to the writer already.
+    let smtp_hosts = written.survey.smtp_hosts().ok();
+    metadata.end(
+        &account,
+        smtp_hosts,
+        finish,
+        outcome.as_ref().err(),
+        started.elapsed(),
+    );
     let counts = account.probe_counts();
     let closed = written
         .survey
         .add_with(&[], &borrowed(&counts), &metadata.entries())
         .and_then(|()| written.survey.close());
     let file = plan.output.display();
-    outcome.with_context(|| format!("the sweep was stopped; what it found is in {file}"))?;
+    outcome
+        .with_context(|| format!("the sweep was stopped; what was stored before is in {file}"))?;
     closed?;
     if !plan.quiet {
         let summary = account.summary(finish, started.elapsed(), &plan.output);

@@ -210,7 +210,7 @@ impl Pace {
             let ready = match outgoing.ready(now) {
                 Filled::NotBefore(due) => {
                     outgoing.note_left()?;
-                    wait_until(due, now);
+                    thread::sleep(due.saturating_duration_since(now).clamp(TICK, NAP));
                     continue;
                 }
                 Filled::Targets(count) => count,

@@ -12,7 +12,8 @@ use super::account::probe_counts;
 use super::{Shared, borrowed};
 use crate::fingerprint::{Replies, RuleSet, Verdict};
 use crate::session::SessionRecord;
-use crate::store::{StoreError, Survey};
+use crate::status::say;
+use crate::store::{StoreError, Survey, key};
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use jiff::Timestamp;
@@ -83,8 +84,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits records together with how far the sweep has come.
+    /// Commits records together with how far the sweep has come. While another program holds the
+    /// file's lock nothing is lost: the records wait, then the sessions, then the sender.
     fn commit(&mut self, batch: &[(SessionRecord, Verdict)]) -> Result<(), StoreError> {
+        let mut told = false;
+        loop {
+            match self.try_commit(batch) {
+                Err(error) if error.is_busy() => {
+                    if !told {
+                        say(format_args!("{error}; waiting"));
+                        told = true;
+                    }
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    fn try_commit(&mut self, batch: &[(SessionRecord, Verdict)]) -> Result<(), StoreError> {
         let progress = self.shared.progress().clone();
         let sent = self.shared.targets.load(Ordering::Relaxed);
         let packets = self.shared.sent.load(Ordering::Relaxed);
@@ -92,7 +109,7 @@ impl Writer {
         let metadata = [
             ("cursors", json!(progress.cursors)),
             ("packets_sent", json!(packets)),
-            ("updated_us", json!(Timestamp::now().as_microsecond())),
+            (key::UPDATED_US, json!(Timestamp::now().as_microsecond())),
         ];
         self.survey.add_with(batch, &borrowed(&counts), &metadata)
     }
