@@ -6,10 +6,10 @@
 //! ```
 //!
 //! `send` walks the space 10.0.0.0/8 (a shard a thread) and sends COUNT probes in all, with no
-//! pacing or PPS a second, to the gateway of the interface's route to 10.0.0.1. It prints one line: probes a second by
-//! `tx_packets`, CPU time per probe of the whole process, what was accepted, what left, what the
-//! interface counted. `discard` lets every frame that arrives at INTERFACE drop in XDP, until its
-//! standard input ends: the far end. Use both in network namespaces only; `scripts/` has some.
+//! pacing or PPS a second, to the gateway of the interface's route to 10.0.0.1. It prints one line:
+//! probes a second by `tx_packets`, CPU time per probe of the whole process, what was accepted, what
+//! left, what the interface counted. `discard` lets every frame that arrives at INTERFACE drop in
+//! XDP, until its standard input ends: the far end. Use both in network namespaces only.
 
 use std::error::Error;
 use std::io::Read;
@@ -42,7 +42,7 @@ fn main() -> Outcome<()> {
             let number = |at: usize, default: u64| {
                 rest.get(at).map_or(Ok(default), |word| word.parse::<u64>())
             };
-            let (threads, batch, pps) = (number(0, 1)?, number(1, 64)?, number(2, 0)?);
+            let (threads, batch, pps) = (number(0, 1)?, number(1, 128)?, number(2, 0)?);
             let bench = Bench {
                 link: link(interface)?,
                 backend: (*backend).to_owned(),
