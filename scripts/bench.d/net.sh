@@ -26,8 +26,11 @@ net_up() {
     ip link add "$link" netns "$scan" numtxqueues 2 numrxqueues 2 address "$scan_mac" type veth \
         peer name "$link" netns "$net" numtxqueues 2 numrxqueues 2 address "$gateway_mac"
     for space in "$scan" "$net"; do
-        ip netns exec "$space" ethtool -K "$link" gro on
         ip -n "$space" link set "$link" up
+    done
+    # After both are up: only then does each learn that the other takes XDP frames.
+    for space in "$scan" "$net"; do
+        ip netns exec "$space" ethtool -K "$link" gro on
     done
     ip -n "$scan" address add "$scan_address/30" dev "$link"
     ip -n "$net" address add "$gateway/30" dev "$link"
@@ -74,6 +77,9 @@ net_sleep() {
 # What the peer does with SYNs so far.
 net_clear() {
     ip -n "$net" link set "$link" xdp off
+    # Without its program the end would be taken for one that takes no XDP frames.
+    ip netns exec "$net" ethtool -K "$link" gro off
+    ip netns exec "$net" ethtool -K "$link" gro on
     ip netns exec "$net" nft flush ruleset
 }
 
