@@ -18,6 +18,7 @@ pub struct DryRun<W> {
     out: W,
     syn: Syn,
     frame: Vec<u8>,
+    printed: u64,
 }
 
 impl<W: Write> DryRun<W> {
@@ -25,7 +26,12 @@ impl<W: Write> DryRun<W> {
     pub fn new(syn: Syn, out: W) -> Self {
         let mut frame = vec![0; syn.frame_len()];
         syn.prepare(&mut frame);
-        Self { out, syn, frame }
+        Self {
+            out,
+            syn,
+            frame,
+            printed: 0,
+        }
     }
 
     /// Flushes and gives the output back.
@@ -61,8 +67,13 @@ impl<W: Write + Send> Transmit for DryRun<W> {
                 ip.checksum(),
             )
             .map_err(NetError::Output)?;
+            self.printed += 1;
         }
         Ok(targets.len())
+    }
+
+    fn left(&mut self) -> Result<u64, NetError> {
+        Ok(self.printed)
     }
 }
 

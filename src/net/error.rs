@@ -112,6 +112,9 @@ pub enum NetError {
         /// Why it failed.
         source: io::Error,
     },
+    /// AF_XDP cannot be used.
+    #[error(transparent)]
+    Xdp(#[from] super::XdpObstacle),
     /// A dry run's output cannot be written.
     #[error("failed to print a probe: {0}")]
     Output(#[source] io::Error),

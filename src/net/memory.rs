@@ -112,6 +112,10 @@ where
         }
         Ok(taken)
     }
+
+    fn left(&mut self) -> Result<u64, NetError> {
+        Ok(self.sent.load(Ordering::Relaxed))
+    }
 }
 
 /// The receiving end of a [`MemoryNet`].

@@ -2,7 +2,7 @@
 //!
 //! Two small traits are the seam between a sweep and a network: [`Transmit`] sends SYNs to
 //! targets, [`Receive`] hands over the frames that may be answers. Behind them stand equals: the
-//! packet socket ([`PacketTransmit`], [`PacketReceive`]) and memory ([`memory::MemoryNet`] for
+//! packet socket ([`PacketTransmit`], [`PacketReceive`]), AF_XDP ([`XdpTransmit`]) and memory ([`memory::MemoryNet`] for
 //! tests, [`DryRun`] for `--dryrun`). [`discover`] finds out, from the kernel, how frames for the
 //! targets have to look and where they leave ([`Link`]).
 //!
@@ -19,6 +19,7 @@ mod netlink;
 mod packet;
 mod route;
 pub mod sys;
+mod xdp;
 
 use std::time::Duration;
 
@@ -29,16 +30,33 @@ pub use error::NetError;
 pub use link::{Link, LinkKind};
 pub use packet::{PacketReceive, PacketTransmit, RingSize};
 pub use route::{RouteOptions, discover};
+pub use xdp::{XdpObstacle, XdpTransmit};
 
 /// Sends SYNs.
 pub trait Transmit: Send {
-    /// Sends one SYN to each of `targets`, in order. Returns how many of the first were really
-    /// taken by the network; fewer than asked (even none) when it has no room now, in which case
-    /// the rest is to be offered again.
+    /// Sends one SYN to each of `targets`, in order. Returns how many of the first were accepted;
+    /// fewer than asked (even none) when there is no room now, in which case the rest is to be
+    /// offered again. What was accepted has left, or leaves soon: [`Transmit::left`] knows.
     ///
     /// # Errors
     /// When nothing was sent and trying again cannot help (interface gone, permission withdrawn).
     fn send(&mut self, targets: &[Target]) -> Result<usize, NetError>;
+
+    /// Probes that have really left so far: the first so many of those accepted. Asynchronous
+    /// backends read completions back; with others it is all that were accepted.
+    ///
+    /// # Errors
+    /// As [`Transmit::send`].
+    fn left(&mut self) -> Result<u64, NetError>;
+
+    /// Waits until all accepted probes have left, or `patience` is over; returns as
+    /// [`Transmit::left`].
+    ///
+    /// # Errors
+    /// As [`Transmit::send`].
+    fn settle(&mut self, _patience: Duration) -> Result<u64, NetError> {
+        self.left()
+    }
 }
 
 /// Receives what may be answers.

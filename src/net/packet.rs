@@ -40,6 +40,7 @@ pub struct PacketTransmit {
     socket: Socket,
     batch: FrameBatch,
     syn: Syn,
+    sent: u64,
     interface: String,
 }
 
@@ -83,6 +84,7 @@ impl PacketTransmit {
             socket,
             batch,
             syn,
+            sent: 0,
             interface: link.interface.clone(),
         })
     }
@@ -111,11 +113,16 @@ impl Transmit for PacketTransmit {
                 }
             };
             total += sent;
+            self.sent += sent as u64;
             if sent < chunk.len() {
                 break;
             }
         }
         Ok(total)
+    }
+
+    fn left(&mut self) -> Result<u64, NetError> {
+        Ok(self.sent)
     }
 }
 

@@ -12,3 +12,4 @@ mod faults;
 mod layers;
 mod support;
 mod sweep;
+mod xdp;

@@ -11,9 +11,12 @@ mod options;
 mod process;
 mod ring;
 mod ring_block;
+mod xsk;
+mod xsk_ring;
 
 pub(super) use batch::{BATCH, Destination, FrameBatch};
 pub use options::{bind_address_no_port, peer_window};
 pub(super) use options::{bind_packet, ignore_outgoing, packet_statistics};
 pub use process::{Capability, effective_uid, has_capability, raise_descriptor_limit};
 pub(super) use ring::{Geometry, Ring, wait_readable};
+pub(super) use xsk::{Mode, SetupError, Step, XdpSocket};
