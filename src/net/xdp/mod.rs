@@ -8,7 +8,8 @@
 //! - **Zero-copy** is tried first. Some drivers bind so but send nothing until an XDP program is
 //!   loaded as well; they refuse the first kick, and then the socket is opened anew in **copy**
 //!   mode, which every Ethernet driver knows. In zero-copy mode the queue's ordinary traffic
-//!   comes through our memory too, so the fill ring is stocked for it.
+//!   comes through our memory too, so the fill ring is stocked for it. Zero-copy follows the
+//!   documents and has not been tried on a card yet: veth knows only copies.
 //! - **At most [`SLOTS`] frames are under way**, which is what veth's queue holds, so it never
 //!   overflows on our account.
 //! - **A frame the driver dropped** is sent again: the kernel says so (`EBUSY`), and the frame is
