@@ -18,7 +18,7 @@ mod send;
 mod watch;
 mod write;
 
-use std::io::{self, BufWriter};
+use std::io;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -165,7 +165,7 @@ fn dry_run(plan: &ScanPlan) -> anyhow::Result<Finish> {
         let sent = send::without_pacing(&mut walk, &mut Discard::new(syn), most)?;
         (sent, "made")
     } else {
-        let mut transmit = DryRun::new(syn, BufWriter::with_capacity(1 << 16, io::stdout()));
+        let mut transmit = DryRun::new(syn, io::stdout());
         let sent = send::without_pacing(&mut walk, &mut transmit, most)?;
         transmit.finish()?;
         (sent, "printed")

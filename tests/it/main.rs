@@ -15,3 +15,4 @@ mod live;
 mod probe;
 mod support;
 mod sweep;
+mod xdp;

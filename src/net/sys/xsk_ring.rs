@@ -220,12 +220,21 @@ impl<T: Copy> Producer<T> {
         self.view.producer().store(self.written, Ordering::Release);
     }
 
-    /// The last entry that the consumer took, as far as it says.
-    pub(super) fn last_taken(&self) -> T {
-        let taken = self.view.consumer().load(Ordering::Acquire);
+    /// Entries written so far, counted like the ring's counters.
+    pub(super) const fn written(&self) -> u32 {
+        self.written
+    }
+
+    /// Entries that the consumer says it has taken.
+    pub(super) fn taken(&self) -> u32 {
+        self.view.consumer().load(Ordering::Acquire)
+    }
+
+    /// Entry `number` as it was written; a wrong number yields another entry.
+    pub(super) fn written_as(&self, number: u32) -> T {
         // SAFETY: the entry is inside the mapping; this end alone writes entries, and `T`s are
         // plain numbers, for which any octets are a value.
-        unsafe { self.view.entry(taken.wrapping_sub(1)).read_volatile() }
+        unsafe { self.view.entry(number).read_volatile() }
     }
 
     /// Whether the kernel wants a system call to look at the ring (`XDP_USE_NEED_WAKEUP`).
@@ -321,7 +330,11 @@ mod tests {
                 next += 1;
             });
             assert_eq!(drained, 3);
-            assert_eq!(producer.last_taken(), next - 1);
+            assert_eq!(producer.taken(), producer.written());
+            assert_eq!(
+                producer.written_as(producer.taken().wrapping_sub(1)),
+                next - 1
+            );
         }
     }
 

@@ -153,7 +153,7 @@ mod tests {
                     && !done[number]
                 {
                     done[number] = true;
-                        flight.complete(step);
+                    flight.complete(step);
                 }
                 let left = done.iter().take_while(|done| **done).count();
                 prop_assert_eq!(flight.left(), left as u64);

@@ -8,7 +8,8 @@
 //! - **Zero-copy** is tried first. Some drivers bind so but send nothing until an XDP program is
 //!   loaded as well; they refuse the first kick, and then the socket is opened anew in **copy**
 //!   mode, which every Ethernet driver knows. In zero-copy mode the queue's ordinary traffic
-//!   comes through our memory too, so the fill ring is stocked for it.
+//!   comes through our memory too, so the fill ring is stocked for it. Zero-copy follows the
+//!   documents and has not been tried on a card yet: veth knows only copies.
 //! - **At most [`SLOTS`] frames are under way**, which is what veth's queue holds, so it never
 //!   overflows on our account.
 //! - **A frame the driver dropped** is sent again: the kernel says so (`EBUSY`), and the frame is
@@ -97,14 +98,9 @@ impl XdpTransmit {
         if queues.is_dir() && !queues.join(format!("tx-{queue}")).is_dir() {
             return Err(XdpObstacle::NoQueue { interface, queue });
         }
-        let (mut socket, mode) = match Self::bound(link, &syn, queue, Mode::ZeroCopy) {
-            // An empty kick asks the driver whether it would send.
-            Ok(socket) if socket.kick().is_ok() => (socket, Mode::ZeroCopy),
-            Ok(socket) => {
-                drop(socket);
-                (Self::bound(link, &syn, queue, Mode::Copy)?, Mode::Copy)
-            }
-            Err(_) => (Self::bound(link, &syn, queue, Mode::Copy)?, Mode::Copy),
+        let (mut socket, mode) = match Self::zero_copy(link, &syn, queue) {
+            Some(socket) => (socket, Mode::ZeroCopy),
+            None => (Self::bound(link, &syn, queue, Mode::Copy)?, Mode::Copy),
         };
         socket.set_send_buffer(SEND_BUFFER);
         for slot in 0..SLOTS {
@@ -121,6 +117,12 @@ impl XdpTransmit {
             lost: 0,
             interface,
         })
+    }
+
+    /// A socket in zero-copy mode, if the driver would send that way: an empty kick asks it.
+    fn zero_copy(link: &Link, syn: &Syn, queue: u32) -> Option<XdpSocket> {
+        let mut socket = Self::bound(link, syn, queue, Mode::ZeroCopy).ok()?;
+        socket.kick().is_ok().then_some(socket)
     }
 
     /// A socket bound in `mode`. A queue is free again only some time after its last socket
