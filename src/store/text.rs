@@ -2,9 +2,9 @@
 //!
 //! [`escape`] turns any bytes into one line of printable text. It is reversible: a backslash is
 //! doubled, so every `\xNN` in the result stands for exactly one octet of the input.
-//! [`json_line`] writes JSON in which the control characters that JSON itself permits (DEL and
+//! `json_line` writes JSON in which the control characters that JSON itself permits (DEL and
 //! C1, U+007F to U+009F, among them the one-character CSI) are escaped as well.
-//! [`readable`] and [`tame`] make the columns that views show: any tool may print those.
+//! `readable` and `tame` make the columns that views show: any tool may print those.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
