@@ -20,10 +20,11 @@ Exit codes:
   1    fatal: the machine, the network or the survey file failed; what was stored stays
   2    usage: a wrong option, an unreadable or malformed input, no target left
   3    stopped at a limit (--max-runtime, --max-results) before all targets were probed
-  130  stopped by Ctrl-C (SIGINT); 143 stopped by SIGTERM; everything seen so far is stored
+  130  stopped by Ctrl-C (SIGINT), 143 by SIGTERM, 129 by SIGHUP; what was seen is stored
 
-Signals: the first SIGINT or SIGTERM stops sending, waits for the cooldown, lets sessions end
-and stores them; a second one closes sessions at once (still one record each).";
+Signals: the first of these stops sending, waits for the cooldown and lets open sessions end;
+responders still waiting for theirs are stored as interrupted. A second one closes sessions at
+once (still one record each).";
 
 /// Exit codes of `probe`, as its `--help` shows them.
 const PROBE_EXIT_CODES: &str = "\
