@@ -81,6 +81,48 @@ fn ten_seeds_find_the_same_responders_and_name_every_server() {
     }
 }
 
+#[test]
+fn every_backend_finds_the_same_responders() {
+    if !privileged("every_backend_finds_the_same_responders") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up(
+        "backends",
+        "--prefix 198.18.0.0/19 --only postfix,exim --shares smtp=2,reset=5",
+    );
+    // Without it the far end of the veth takes no frames from XDP programs.
+    net.shell("net", "ethtool -K sws0 gro on");
+    let directory = scratch();
+    let expected: BTreeSet<&str> = net
+        .of_kind("smtp")
+        .iter()
+        .map(|truth| truth.address.as_str())
+        .collect();
+    for backend in ["packet", "xdp", "live"] {
+        let survey = file(&directory, &format!("{backend}.db"));
+        let done = net.smtpsweep(&format!(
+            "scan 198.18.0.0/19 {NEAR} --rate 10000 --tx {backend} -o {}",
+            survey.display()
+        ));
+        ok(&done);
+        assert!(
+            done.stderr.is_empty(),
+            "{backend} was replaced: {}",
+            done.stderr
+        );
+        let found = sqlite(&survey, "SELECT saddr FROM hosts");
+        let found: BTreeSet<&str> = found.lines().collect();
+        assert_eq!(found, expected, "{backend}");
+        let value = |key: &str| {
+            let query = format!("SELECT value FROM survey WHERE key = '{key}'");
+            sqlite(&survey, &query).trim().to_owned()
+        };
+        assert_eq!(value("tx_backend"), format!("\"{backend}\""));
+        assert_eq!(value("packets_sent"), "8192", "{backend}");
+    }
+}
+
 fn icmp_errors_are_told_apart(net: &Testnet, survey: &Path) {
     let mut expected = BTreeMap::<u32, usize>::new();
     for truth in net.of_kind("icmp") {
