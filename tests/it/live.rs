@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pnet_packet::Packet as _;
 use pnet_packet::ethernet::EthernetPacket;
@@ -248,7 +248,11 @@ fn send_as(role: &str, mut transmit: LiveTransmit) -> Vec<String> {
         match role {
             // With the ring full and a few thousand probes gone, mid-flight.
             "stop" => {
-                thread::sleep(Duration::from_millis(2));
+                // A run takes its time to begin, on a busy machine more than a second.
+                let begun = Instant::now();
+                while transmit.left().unwrap() == 0 && begun.elapsed() < Duration::from_secs(10) {
+                    thread::sleep(Duration::from_micros(100));
+                }
                 unsent = Some(transmit.stop());
                 break;
             }
