@@ -7,24 +7,33 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use divan::{Bencher, black_box};
 use smtpsweep::fingerprint::{Observation, RuleSet, normalise_greeting};
+use smtpsweep::smtp::Stage;
 
-const POSTFIX: Observation<'static> = Observation {
-    greeting: Some(b"220 mx1.example.com ESMTP Postfix (Debian/GNU)\r\n"),
-    ehlo: Some(
+fn postfix() -> Observation<'static> {
+    Observation::only(
+        Stage::Greeting,
+        b"220 mx1.example.com ESMTP Postfix (Debian/GNU)\r\n",
+    )
+    .with(
+        Stage::Ehlo,
         b"250-mx1.example.com\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n\
           250-STARTTLS\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n\
           250 CHUNKING\r\n",
-    ),
-    helo: None,
-    quit: Some(b"221 2.0.0 Bye\r\n"),
-};
+    )
+    .with(Stage::Quit, b"221 2.0.0 Bye\r\n")
+}
 
-const UNKNOWN: Observation<'static> = Observation {
-    greeting: Some(b"220 mail.example.org Nobody knows 3.14; Sun, 22 Nov 2026 21:42:53 +0000\r\n"),
-    ehlo: Some(b"250-mail.example.org\r\n250-SIZE 1000000\r\n250-STARTTLS\r\n250 HELP\r\n"),
-    helo: None,
-    quit: Some(b"221 see you\r\n"),
-};
+fn unknown() -> Observation<'static> {
+    Observation::only(
+        Stage::Greeting,
+        b"220 mail.example.org Nobody knows 3.14; Sun, 22 Nov 2026 21:42:53 +0000\r\n",
+    )
+    .with(
+        Stage::Ehlo,
+        b"250-mail.example.org\r\n250-SIZE 1000000\r\n250-STARTTLS\r\n250 HELP\r\n",
+    )
+    .with(Stage::Quit, b"221 see you\r\n")
+}
 
 fn main() {
     divan::main();
@@ -38,13 +47,13 @@ fn load_builtin() -> RuleSet {
 #[divan::bench]
 fn classify_named(bencher: Bencher<'_, '_>) {
     let rules = RuleSet::builtin();
-    bencher.bench(|| rules.classify(black_box(&POSTFIX)));
+    bencher.bench(|| rules.classify(black_box(&postfix())));
 }
 
 #[divan::bench]
 fn classify_unknown(bencher: Bencher<'_, '_>) {
     let rules = RuleSet::builtin();
-    bencher.bench(|| rules.classify(black_box(&UNKNOWN)));
+    bencher.bench(|| rules.classify(black_box(&unknown())));
 }
 
 /// Replies made to be slow: long, never the same, full of what patterns look for.
@@ -55,11 +64,7 @@ fn classify_hostile(bencher: Bencher<'_, '_>) {
     bencher
         .with_inputs(|| (hostile(&seed), hostile(&seed)))
         .bench_refs(|(greeting, ehlo)| {
-            let observation = Observation {
-                greeting: Some(greeting),
-                ehlo: Some(ehlo),
-                ..Observation::default()
-            };
+            let observation = Observation::only(Stage::Greeting, greeting).with(Stage::Ehlo, ehlo);
             rules.classify(black_box(&observation))
         });
 }
@@ -104,7 +109,9 @@ fn hostile(shared: &AtomicU64) -> Vec<u8> {
 
 #[divan::bench]
 fn normalise() -> String {
-    normalise_greeting(black_box(UNKNOWN.greeting.unwrap_or_default()))
+    normalise_greeting(black_box(
+        unknown().reply(Stage::Greeting).unwrap_or_default(),
+    ))
 }
 
 /// The same transcript against ever more products, to show how cost grows with the rules.
@@ -120,9 +127,6 @@ fn classify_with_rules(bencher: Bencher<'_, '_>, products: usize) {
         );
     }
     let rules = RuleSet::parse(&[("bench.toml", &text)]).expect("generated rules are sound");
-    let named = Observation {
-        greeting: Some(b"220 h.example ESMTP Product42x 3.2\r\n"),
-        ..POSTFIX
-    };
+    let named = postfix().with(Stage::Greeting, b"220 h.example ESMTP Product42x 3.2\r\n");
     bencher.bench(|| rules.classify(black_box(&named)));
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use crate::cli::{ExplainArgs, RulesArgs, RulesCommand};
 use crate::config::{self, ConfigError};
 use crate::fingerprint::{Explanation, Observation, Replies, RuleSet};
+use crate::smtp::Stage;
 use crate::store::Survey;
 use crate::store::text::escape;
 
@@ -62,21 +63,25 @@ fn explain(rules: &RuleSet, args: &ExplainArgs) -> anyhow::Result<()> {
             .with_context(|| format!("{} has no host {address}", file.display()))?;
         return print_explanation(&rules.explain(&Replies::of(&host.transcript).observation()));
     }
-    let typed = |text: &Option<String>| text.as_deref().map(unescape);
-    let (greeting, ehlo) = (typed(&args.greeting), typed(&args.ehlo));
-    let (helo, quit) = (typed(&args.helo), typed(&args.quit));
-    if [&greeting, &ehlo, &helo, &quit]
+    let typed = [
+        (Stage::Greeting, &args.greeting),
+        (Stage::Ehlo, &args.ehlo),
+        (Stage::Helo, &args.helo),
+        (Stage::Quit, &args.quit),
+    ];
+    let replies: Vec<_> = typed
         .iter()
-        .all(|text| text.is_none())
-    {
+        .filter_map(|(stage, text)| Some((*stage, unescape(text.as_deref()?))))
+        .collect();
+    if replies.is_empty() {
         bail!("give a survey file and an address, or --greeting, --ehlo, --helo or --quit");
     }
-    print_explanation(&rules.explain(&Observation {
-        greeting: greeting.as_deref(),
-        ehlo: ehlo.as_deref(),
-        helo: helo.as_deref(),
-        quit: quit.as_deref(),
-    }))
+    let observation = replies
+        .iter()
+        .fold(Observation::default(), |seen, (stage, reply)| {
+            seen.with(*stage, reply)
+        });
+    print_explanation(&rules.explain(&observation))
 }
 
 /// The verdict, what spoke for it, and the runner-up.

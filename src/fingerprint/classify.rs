@@ -308,20 +308,14 @@ mod tests {
             250-ETRN\r\n250-STARTTLS\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n\
             250-SMTPUTF8\r\n250 CHUNKING\r\n";
         let alone = rules.classify(&Observation::only(Stage::Ehlo, ehlo));
-        let observation = Observation {
-            greeting: Some(b"220 h.example ESMTP Postfix\r\n"),
-            ehlo: Some(ehlo),
-            ..Observation::default()
-        };
+        let observation = Observation::only(Stage::Greeting, b"220 h.example ESMTP Postfix\r\n")
+            .with(Stage::Ehlo, ehlo);
         let both = rules.classify(&observation);
         assert_eq!(alone.product.as_deref(), Some("Postfix"));
         assert!(both.confidence > alone.confidence);
         assert!(both.evidence.len() >= 2 && both.evidence[0].weight >= both.evidence[1].weight);
 
-        let disguised = Observation {
-            greeting: Some(b"220 h.example ESMTP Exim 4.96\r\n"),
-            ..observation
-        };
+        let disguised = observation.with(Stage::Greeting, b"220 h.example ESMTP Exim 4.96\r\n");
         let explained = rules.explain(&disguised);
         assert_eq!(explained.verdict.product.as_deref(), Some("Exim"));
         assert_eq!(
@@ -363,18 +357,12 @@ mod tests {
 
     #[test]
     fn what_knows_neither_ehlo_nor_helo_is_no_mail_server() {
-        let refused = Observation {
-            greeting: Some(b"220 Printer 4711 ready\r\n"),
-            ehlo: Some(b"500 EHLO not understood\r\n"),
-            helo: Some(b"500 HELO not understood\r\n"),
-            ..Observation::default()
-        };
+        let refused = Observation::only(Stage::Greeting, b"220 Printer 4711 ready\r\n")
+            .with(Stage::Ehlo, b"500 EHLO not understood\r\n")
+            .with(Stage::Helo, b"500 HELO not understood\r\n");
         let rules = RuleSet::builtin();
         assert!(!rules.classify(&refused).is_smtp);
-        let answered = Observation {
-            helo: Some(b"250 hello\r\n"),
-            ..refused
-        };
+        let answered = refused.with(Stage::Helo, b"250 hello\r\n");
         assert!(rules.classify(&answered).is_smtp);
     }
 
@@ -402,11 +390,8 @@ mod tests {
             ehlo in proptest::collection::vec(proptest::num::u8::ANY, 0..120),
         ) {
             static RULES: std::sync::LazyLock<RuleSet> = std::sync::LazyLock::new(RuleSet::builtin);
-            let observation = Observation {
-                greeting: Some(&greeting),
-                ehlo: Some(&ehlo),
-                ..Observation::default()
-            };
+            let observation =
+                Observation::only(Stage::Greeting, &greeting).with(Stage::Ehlo, &ehlo);
             let verdict = RULES.classify(&observation);
             proptest::prop_assert!((0.0..=1.0).contains(&verdict.confidence));
             proptest::prop_assert_eq!(verdict.product.is_some(), !verdict.evidence.is_empty());

@@ -16,14 +16,16 @@
 //! and the most probable product is the verdict if its confidence reaches [`THRESHOLD`]. Two
 //! products that match equally well share the probability and neither is named.
 
+use crate::smtp::Stage;
+
 /// Prior odds against any one product, in bits: one in 128.
 pub const PRIOR_BITS: f64 = 7.0;
 
 /// The confidence below which a server stays unknown.
 pub const THRESHOLD: f64 = 0.5;
 
-/// Stages whose evidence is added; see [`crate::smtp::Stage::ALL`].
-const STAGES: usize = 4;
+/// Stages whose evidence is added.
+const STAGES: usize = Stage::ALL.len();
 
 /// The evidence for one product while it is gathered.
 #[derive(Debug, Clone, Copy)]

@@ -3,48 +3,33 @@
 use super::category::Category;
 use crate::smtp::{Stage, Transcript};
 
-/// What a server said, stage by stage: raw bytes with their reply codes, `None` where the dialogue
+/// What a server said, stage by stage: raw bytes with their reply codes, nothing where the dialogue
 /// did not come to it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Observation<'a> {
-    /// Everything up to the end of the greeting.
-    pub greeting: Option<&'a [u8]>,
-    /// The reply to EHLO.
-    pub ehlo: Option<&'a [u8]>,
-    /// The reply to HELO.
-    pub helo: Option<&'a [u8]>,
-    /// The reply to QUIT.
-    pub quit: Option<&'a [u8]>,
-}
+pub struct Observation<'a>([Option<&'a [u8]>; Stage::ALL.len()]);
 
 impl<'a> Observation<'a> {
     /// An observation of a single stage.
     pub fn only(stage: Stage, reply: &'a [u8]) -> Self {
-        let mut observation = Self::default();
-        match stage {
-            Stage::Greeting => observation.greeting = Some(reply),
-            Stage::Ehlo => observation.ehlo = Some(reply),
-            Stage::Helo => observation.helo = Some(reply),
-            Stage::Quit => observation.quit = Some(reply),
-        }
-        observation
+        Self::default().with(stage, reply)
     }
 
-    /// The reply of a stage; an empty reply counts as none.
-    pub fn reply(&self, stage: Stage) -> Option<&'a [u8]> {
-        let reply = match stage {
-            Stage::Greeting => self.greeting,
-            Stage::Ehlo => self.ehlo,
-            Stage::Helo => self.helo,
-            Stage::Quit => self.quit,
-        };
-        reply.filter(|r| !r.is_empty())
+    /// The same with the reply of one more stage; an empty reply counts as none.
+    #[must_use]
+    pub fn with(mut self, stage: Stage, reply: &'a [u8]) -> Self {
+        self.0[stage as usize] = (!reply.is_empty()).then_some(reply);
+        self
+    }
+
+    /// The reply of a stage.
+    pub const fn reply(&self, stage: Stage) -> Option<&'a [u8]> {
+        self.0[stage as usize]
     }
 }
 
 /// The server's side of a transcript, in owned bytes; [`Replies::observation`] borrows it.
 #[derive(Debug, Clone, Default)]
-pub struct Replies([Option<Vec<u8>>; 4]);
+pub struct Replies([Option<Vec<u8>>; Stage::ALL.len()]);
 
 impl Replies {
     /// The server's bytes of every stage of a dialogue.
@@ -58,13 +43,11 @@ impl Replies {
 
     /// The view that [`classify`](super::RuleSet::classify) takes.
     pub fn observation(&self) -> Observation<'_> {
-        let [greeting, ehlo, helo, quit] = &self.0;
-        Observation {
-            greeting: greeting.as_deref(),
-            ehlo: ehlo.as_deref(),
-            helo: helo.as_deref(),
-            quit: quit.as_deref(),
+        let mut observation = Observation::default();
+        for (slot, reply) in observation.0.iter_mut().zip(&self.0) {
+            *slot = reply.as_deref();
         }
+        observation
     }
 }
 

@@ -15,13 +15,45 @@ pub enum Stage {
     Ehlo,
     /// HELO and its reply (only after EHLO was refused).
     Helo,
+    /// HELP and its reply.
+    Help,
+    /// NOOP and its reply.
+    Noop,
+    /// A verb that no server knows, and the reply.
+    Unknown,
+    /// A command with a NUL in it, and the reply.
+    Nul,
+    /// HELO without its argument, and the reply.
+    HeloNoarg,
+    /// A verb longer than any command line may be, and the reply.
+    Overlong,
+    /// STARTTLS and its reply in clear text.
+    Starttls,
+    /// The server's certificate, told in text; no piece of a transcript.
+    Tls,
+    /// EHLO and its reply inside TLS.
+    TlsEhlo,
     /// QUIT and its reply.
     Quit,
 }
 
 impl Stage {
-    /// Every stage in dialogue order.
-    pub const ALL: &'static [Self] = &[Self::Greeting, Self::Ehlo, Self::Helo, Self::Quit];
+    /// Every stage, the greeting first and QUIT last.
+    pub const ALL: &'static [Self] = &[
+        Self::Greeting,
+        Self::Ehlo,
+        Self::Helo,
+        Self::Help,
+        Self::Noop,
+        Self::Unknown,
+        Self::Nul,
+        Self::HeloNoarg,
+        Self::Overlong,
+        Self::Starttls,
+        Self::Tls,
+        Self::TlsEhlo,
+        Self::Quit,
+    ];
 
     /// The stable name under which the stage is stored.
     pub const fn name(self) -> &'static str {
@@ -29,6 +61,15 @@ impl Stage {
             Self::Greeting => "greeting",
             Self::Ehlo => "ehlo",
             Self::Helo => "helo",
+            Self::Help => "help",
+            Self::Noop => "noop",
+            Self::Unknown => "unknown",
+            Self::Nul => "nul",
+            Self::HeloNoarg => "helo_noarg",
+            Self::Overlong => "overlong",
+            Self::Starttls => "starttls",
+            Self::Tls => "tls",
+            Self::TlsEhlo => "tls_ehlo",
             Self::Quit => "quit",
         }
     }

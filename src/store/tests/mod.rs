@@ -16,7 +16,7 @@ use super::testing::{dialogue, fill, host, path, survey, verdict};
 use super::*;
 use crate::probe::Responder;
 use crate::session::SessionRecord;
-use crate::smtp::{Outcome, Transcript};
+use crate::smtp::{Outcome, Stage, Transcript};
 use crate::targets::{RangeSet, Space};
 
 fn all(survey: &Survey) -> Vec<StoredHost> {
@@ -89,8 +89,11 @@ fn rows_come_back_as_they_went_in() {
         );
     }
     let said = stored[0].replies();
-    assert_eq!(said.observation().greeting.unwrap().len(), 256);
-    assert_eq!(said.observation().ehlo, None);
+    assert_eq!(
+        said.observation().reply(Stage::Greeting).unwrap().len(),
+        256
+    );
+    assert_eq!(said.observation().reply(Stage::Ehlo), None);
 }
 
 #[test]

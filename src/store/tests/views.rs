@@ -3,7 +3,7 @@
 use super::super::testing::{dialogue, fill, survey, verdict};
 use super::super::*;
 use super::all;
-use crate::smtp::{Outcome, Transcript};
+use crate::smtp::{Outcome, Stage, Transcript};
 
 #[test]
 fn other_rules_keep_the_old_verdicts() {
@@ -23,7 +23,10 @@ fn other_rules_keep_the_old_verdicts() {
     let judge = |version: &'static str| {
         move |host: &StoredHost| {
             let said = host.replies();
-            let greeting = said.observation().greeting.unwrap_or_default();
+            let greeting = said
+                .observation()
+                .reply(Stage::Greeting)
+                .unwrap_or_default();
             let known = greeting.windows(7).any(|w| w == b"Postfix");
             verdict(known.then_some("Postfix"), known.then_some(version), None)
         }
