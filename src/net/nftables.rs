@@ -10,16 +10,29 @@ use std::net::Ipv4Addr;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use crate::wire::{ipv4, tcp};
+use crate::wire::{ethernet, ipv4, tcp};
 
 /// A socket to the packet filter. What it owns goes with it.
 pub(super) struct NfTables {
     socket: Socket,
 }
 
+/// What packets a table is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Family(u8);
+
+impl Family {
+    /// IPv4, wherever it comes in.
+    pub(super) const IPV4: Self = Self(2);
+    /// Frames of single interfaces.
+    pub(super) const NETDEV: Self = Self(5);
+    const ANY: Self = Self(0);
+}
+
 /// A table as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
+    pub(super) family: Family,
     pub(super) name: String,
     /// Whether it belongs to a socket, and goes when that is closed.
     pub(super) owned: bool,
@@ -57,13 +70,13 @@ impl NfTables {
         Ok(())
     }
 
-    /// The tables for IPv4.
+    /// All tables.
     ///
     /// # Errors
     /// No privilege, or no packet filter.
     pub(super) fn tables(&mut self) -> io::Result<Vec<Table>> {
         let mut question = Vec::new();
-        message(&mut question, GET_TABLE, REQUEST | DUMP, FAMILY_IPV4, 0);
+        message(&mut question, GET_TABLE, REQUEST | DUMP, Family::ANY, 0);
         self.socket.send(&question, 0)?;
         let mut found = Vec::new();
         loop {
@@ -84,16 +97,22 @@ impl NfTables {
 
 /// The messages of one transaction.
 pub(super) struct Batch {
+    family: Family,
     octets: Vec<u8>,
     /// Messages to each of which the kernel answers.
     wanted: u32,
 }
 
 impl Batch {
-    pub(super) fn new() -> Self {
+    /// For tables of that family.
+    pub(super) fn new(family: Family) -> Self {
         let mut octets = Vec::new();
-        message(&mut octets, BATCH_BEGIN, REQUEST, 0, SUBSYSTEM);
-        Self { octets, wanted: 0 }
+        message(&mut octets, BATCH_BEGIN, REQUEST, Family::ANY, SUBSYSTEM);
+        Self {
+            family,
+            octets,
+            wanted: 0,
+        }
     }
 
     /// A new table; none of that name may be there. An owned one belongs to the socket.
@@ -132,6 +151,21 @@ impl Batch {
         });
     }
 
+    /// A chain that every frame arriving at an interface passes, before all but packet sockets
+    /// that are bound for every protocol. Of [`Family::NETDEV`].
+    pub(super) fn add_ingress(&mut self, table: &str, name: &str, interface: &str) {
+        self.push(NEW_CHAIN, CREATE, |out| {
+            text(out, CHAIN_TABLE, table);
+            text(out, CHAIN_NAME, name);
+            nest(out, CHAIN_HOOK, |out| {
+                number(out, HOOK_NUMBER, INGRESS);
+                attribute(out, HOOK_PRIORITY, &PRIORITY_RAW.to_be_bytes());
+                text(out, HOOK_DEVICE, interface);
+            });
+            text(out, CHAIN_TYPE, "filter");
+        });
+    }
+
     /// A rule at the end of a chain.
     pub(super) fn add_rule(&mut self, table: &str, chain: &str, expressions: &[Expression]) {
         self.push(NEW_RULE, CREATE | APPEND, |out| {
@@ -151,7 +185,7 @@ impl Batch {
             &mut self.octets,
             SUBSYSTEM << 8 | kind,
             flags,
-            FAMILY_IPV4,
+            self.family,
             0,
         );
         attributes(&mut self.octets);
@@ -161,7 +195,7 @@ impl Batch {
     }
 
     fn finish(mut self) -> (Vec<u8>, u32) {
-        message(&mut self.octets, BATCH_END, REQUEST, 0, SUBSYSTEM);
+        message(&mut self.octets, BATCH_END, REQUEST, Family::ANY, SUBSYSTEM);
         (self.octets, self.wanted)
     }
 }
@@ -171,6 +205,8 @@ impl Batch {
 pub(super) enum Expression {
     /// The packet came in by the interface of this index.
     Interface(u32),
+    /// The frame carries IPv4 (needed in [`Family::NETDEV`]).
+    Ipv4,
     /// It carries TCP, and its TCP header is there: of a fragmented packet, only in the first.
     Tcp,
     /// It is for this address.
@@ -200,6 +236,10 @@ impl Expression {
             Self::Interface(index) => {
                 load_meta(out, META_INTERFACE);
                 compare(out, &index.to_ne_bytes());
+            }
+            Self::Ipv4 => {
+                load_meta(out, META_ETHER_TYPE);
+                compare(out, &ethernet::TYPE_IPV4.to_be_bytes());
             }
             Self::Tcp => {
                 load_meta(out, META_PROTOCOL);
@@ -342,13 +382,13 @@ fn nest_raw(out: &mut Vec<u8>, kind: u16, inner: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// A message of nothing but its headers; its attributes may follow. Returns where it starts.
-fn message(out: &mut Vec<u8>, kind: u16, flags: u16, family: u8, resource: u16) -> usize {
+fn message(out: &mut Vec<u8>, kind: u16, flags: u16, family: Family, resource: u16) -> usize {
     let start = out.len();
     out.extend(HEADERS_LENGTH.to_ne_bytes());
     out.extend(kind.to_ne_bytes());
     out.extend(flags.to_ne_bytes());
     out.extend([0; 8]); // sequence, port: one transaction at a time
-    out.extend([family, 0]);
+    out.extend([family.0, 0]);
     out.extend(resource.to_be_bytes());
     start
 }
@@ -393,6 +433,7 @@ impl Message<'_> {
 
     fn table(&self) -> Option<Table> {
         let (mut name, mut flags) = (None, 0);
+        let family = Family(*self.body.first()?);
         let mut rest = self.body.get(NETFILTER_HEADER..)?;
         while let Some([a, b, c, d]) = rest.first_chunk() {
             let length = usize::from(u16::from_ne_bytes([*a, *b]));
@@ -408,6 +449,7 @@ impl Message<'_> {
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         }
         Some(Table {
+            family,
             name: name?,
             owned: flags & TABLE_OWNER != 0,
         })
@@ -423,7 +465,6 @@ const DONE: u16 = 3;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const SUBSYSTEM: u16 = 10;
-const FAMILY_IPV4: u8 = 2;
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
 const DUMP: u16 = 0x300;
@@ -447,6 +488,8 @@ const CHAIN_HOOK: u16 = 4;
 const CHAIN_TYPE: u16 = 7;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
+const HOOK_DEVICE: u16 = 3;
+const INGRESS: u32 = 0;
 const PRE_ROUTING: u32 = 0;
 const PRIORITY_RAW: i32 = -300;
 const RULE_TABLE: u16 = 1;
@@ -459,6 +502,7 @@ const REGISTER: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 const META_REGISTER: u16 = 1;
 const META_KEY: u16 = 2;
+const META_ETHER_TYPE: u32 = 1;
 const META_INTERFACE: u32 = 4;
 const META_PROTOCOL: u32 = 16;
 const PAYLOAD_REGISTER: u16 = 1;
@@ -500,7 +544,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_whole_messages_with_whole_attributes() {
-        let mut batch = Batch::new();
+        let mut batch = Batch::new(Family::IPV4);
         batch.add_table("t", true);
         batch.add_chain("t", "c");
         batch.add_rule(
@@ -526,6 +570,7 @@ mod tests {
         assert_eq!(parsed, octets.len());
         let table = Messages(&octets).nth(1).and_then(|message| message.table());
         let expected = Table {
+            family: Family::IPV4,
             name: "t".to_owned(),
             owned: true,
         };
@@ -535,7 +580,7 @@ mod tests {
     #[test]
     fn what_the_kernel_says_is_read_whatever_its_length() {
         let mut error = Vec::new();
-        message(&mut error, ERROR, 0, 0, 0);
+        message(&mut error, ERROR, 0, Family::ANY, 0);
         error[16..20].copy_from_slice(&(-1i32).to_ne_bytes());
         let read = |octets: &[u8]| Messages(octets).next().and_then(|m| m.error());
         assert_eq!(read(&error), Some(1));

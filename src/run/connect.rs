@@ -36,7 +36,7 @@ impl Connect {
     /// Adoption was demanded and is impossible.
     pub(super) fn choose(plan: &ScanPlan, link: &Link, offer: Offer) -> anyhow::Result<Self> {
         let chosen = if !plan.sessions {
-            let firewall = firewall(plan, link);
+            let firewall = without_sessions(plan, link);
             Self {
                 mode: "none",
                 reason: firewall.as_ref().err().map(ToString::to_string),
@@ -106,18 +106,10 @@ impl Connect {
 
 /// What adoption needs, or why it cannot be had.
 fn adoption(plan: &ScanPlan, link: &Link, offer: Offer) -> Result<(Adopter, Firewall), String> {
+    check_ports(plan)?;
     let (first, last) = plan.source_ports;
-    let kernel = local_ports()
-        .map_err(|error| format!("net.ipv4.ip_local_port_range cannot be read: {error}"))?;
-    if first <= *kernel.end() && *kernel.start() <= last {
-        return Err(format!(
-            "the source ports {first}-{last} overlap those the kernel gives to other connections, {}-{} \
-             (net.ipv4.ip_local_port_range); choose others with --source-port",
-            kernel.start(),
-            kernel.end()
-        ));
-    }
-    let firewall = firewall(plan, link).map_err(|error| error.to_string())?;
+    let firewall = Firewall::around_sockets(link, link.source, &(first..=last), plan.target_port)
+        .map_err(|error| error.to_string())?;
     let adopter = Adopter::open(link.source, offer).map_err(|error| {
         let source = link.source;
         match error.raw_os_error() {
@@ -129,9 +121,32 @@ fn adoption(plan: &ScanPlan, link: &Link, offer: Offer) -> Result<(Adopter, Fire
     Ok((adopter, firewall))
 }
 
-fn firewall(plan: &ScanPlan, link: &Link) -> Result<Firewall, FirewallError> {
+/// The rule of a sweep without sessions: the cheaper one, unless that could meet connections of
+/// other programs.
+fn without_sessions(plan: &ScanPlan, link: &Link) -> Result<Firewall, FirewallError> {
     let (first, last) = plan.source_ports;
-    Firewall::install(link, &[link.source], &(first..=last), plan.target_port)
+    let rule = if check_ports(plan).is_ok() {
+        Firewall::before_ip
+    } else {
+        Firewall::around_sockets
+    };
+    rule(link, link.source, &(first..=last), plan.target_port)
+}
+
+/// Whether the sweep's ports are its own.
+fn check_ports(plan: &ScanPlan) -> Result<(), String> {
+    let (first, last) = plan.source_ports;
+    let kernel = local_ports()
+        .map_err(|error| format!("net.ipv4.ip_local_port_range cannot be read: {error}"))?;
+    if first <= *kernel.end() && *kernel.start() <= last {
+        return Err(format!(
+            "the source ports {first}-{last} overlap those the kernel gives to other connections, \
+             {}-{} (net.ipv4.ip_local_port_range); choose others with --source-port",
+            kernel.start(),
+            kernel.end()
+        ));
+    }
+    Ok(())
 }
 
 /// The ports that the kernel chooses from for connections.
