@@ -19,6 +19,7 @@ use crate::fingerprint::{RuleError, RuleSet};
 use crate::net::{MacAddr, RouteOptions, TxBackend};
 use crate::probe::SynLayout;
 use crate::rate::{Bandwidth, PacketsPerSecond};
+use crate::session::Connect;
 use crate::smtp::{EhloName, Fqdn, FqdnError, Timeouts};
 use crate::targets::list::{self, ListError};
 use crate::targets::{Blocklist, Permutation, RangeSet, Shard, ShardError, Space, Spacing};
@@ -187,6 +188,8 @@ pub struct ScanPlan {
     pub route: RouteOptions,
     /// How dialogues are held.
     pub dialogue: DialoguePlan,
+    /// How sessions come to their connections.
+    pub connect: Connect,
     /// Whether responders get a session; else they are stored as they answered the probe.
     pub sessions: bool,
     /// Most sessions open at once.
@@ -295,6 +298,8 @@ impl ScanPlan {
             target_port: args.target_port,
             route,
             dialogue,
+            connect: Connect::from_str(&args.connect)
+                .map_err(|reason| refuse("connect", &args.connect, reason))?,
             sessions: !args.no_sessions,
             max_sessions: args.max_sessions,
             max_sessions_per_24: args.max_sessions_per_24,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{BlocklistArgs, DialogueArgs};
+use crate::session::Connect;
 
 /// `smtpsweep scan`.
 #[derive(Debug, Clone, Args)]
@@ -154,8 +155,8 @@ pub struct ScanArgs {
     pub source_ip: Option<Ipv4Addr>,
     /// Source port or range of ports of the SYNs
     ///
-    /// The default lies below Linux's range for outgoing connections, so that the sessions' own
-    /// connections never share a port with a probe.
+    /// The default lies below Linux's range for outgoing connections (32768-60999), so that dialled
+    /// connections, and those of other programs, never share a port with a probe.
     #[arg(
         short,
         long,
@@ -177,6 +178,20 @@ pub struct ScanArgs {
     /// Store responders without talking to them: count and list open ports, nothing more
     #[arg(long, help_heading = "Dialogue")]
     pub no_sessions: bool,
+    /// How sessions come to their connections: adopt the probe's handshake, or dial anew
+    ///
+    /// `adopt` completes the handshake that the probe began, so a host sees one SYN and no RST. It
+    /// needs CAP_NET_ADMIN (an nftables rule of its own keeps the kernel from answering with RST, as
+    /// long as the sweep runs) and source ports outside net.ipv4.ip_local_port_range. `dial` lets
+    /// the kernel reset the handshake and opens a second one. `auto` adopts where that is possible.
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = Connect::Auto.name(),
+        value_parser = ["auto", "adopt", "dial"],
+        help_heading = "Dialogue"
+    )]
+    pub connect: String,
     /// Most sessions open at once
     #[arg(
         long,

@@ -6,7 +6,7 @@
 //! it answers us ([`Classifier`]).
 //!
 //! [`Syn`] is the outgoing half: one frame prepared once, patched per target. [`Dedup`] remembers
-//! who has answered.
+//! who has answered. [`Offer`] tells what becomes of a handshake that is to be completed.
 //!
 //! Pure: frames, keys and times come in as arguments.
 //!
@@ -17,6 +17,7 @@ pub mod answer;
 mod classify;
 mod cookie;
 mod dedup;
+mod handshake;
 mod patch;
 mod reply;
 mod siphash;
@@ -26,6 +27,7 @@ mod unreachable;
 pub use classify::{Checksums, Classifier};
 pub use cookie::{Cookie, CookieKey, Cookies};
 pub use dedup::Dedup;
+pub use handshake::{Agreed, Clocks, Offer, Scales};
 pub use patch::Patch;
 pub use reply::{DropReason, Reply, Responder, SynAckOptions};
 pub use syn::{LayoutError, Syn, SynLayout};

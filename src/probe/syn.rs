@@ -12,8 +12,8 @@
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use super::Cookies;
 use super::patch::{Patch, Patcher, Patches};
+use super::{Cookies, Offer};
 use crate::targets::Target;
 use crate::wire::{checksum, ipv4, tcp};
 
@@ -181,6 +181,16 @@ impl Syn {
     /// Octets of the link header: 14, or 0.
     pub const fn link_len(&self) -> usize {
         self.link_len
+    }
+
+    /// What the SYNs offer.
+    pub fn offer(&self) -> Offer {
+        let segment = &self.template[self.link_len + ipv4::HEADER_LEN..];
+        let segment = tcp::Packet::new_unchecked(segment);
+        Offer {
+            window: segment.window(),
+            options: tcp::Options::parse(segment.options()),
+        }
     }
 
     /// Where the SYNs come from.

@@ -47,6 +47,10 @@ pub struct Account {
     pub replies: ReplyTally,
     /// Sessions by outcome.
     pub outcomes: BTreeMap<Outcome, u64>,
+    /// Connections made of the probes' handshakes.
+    pub adopted: u64,
+    /// Connections begun anew.
+    pub dialled: u64,
     /// Hosts stored.
     pub stored: u64,
     /// Time spent sending.
@@ -85,6 +89,8 @@ impl Account {
                 .map(|outcome| (*outcome, watch.sessions.ended(*outcome)))
                 .filter(|(_, count)| *count > 0)
                 .collect(),
+            adopted: watch.sessions.adopted(),
+            dialled: watch.sessions.dialled(),
             stored,
             send_time: longest(|sent| sent.time).unwrap_or_default(),
             held_back: longest(|sent| sent.held_back).unwrap_or_default(),
@@ -328,8 +334,6 @@ impl Metadata {
         put("cli_cidr_destinations", json!(plan.args.targets));
         put("output_filename", json!(plan.output.to_string_lossy()));
         put("ehlo_name", json!(plan.dialogue.ehlo(source).to_string()));
-        let connect_mode = if plan.sessions { "dial" } else { "none" };
-        put("connect_mode", json!(connect_mode));
         put("max_sessions", json!(plan.max_sessions));
         put("max_sessions_per_24", json!(plan.max_sessions_per_24));
         let timeouts = &plan.dialogue.timeouts;
@@ -424,6 +428,8 @@ impl Metadata {
             .iter()
             .map(|(o, n)| (o.name().to_owned(), *n));
         put("outcomes", counts(outcomes.collect()));
+        put("sessions_adopted", json!(account.adopted));
+        put("sessions_dialled", json!(account.dialled));
         put("stored_hosts", json!(account.stored));
     }
 

@@ -12,6 +12,7 @@
 //! file, and the exit code tells.
 
 mod account;
+mod connect;
 mod network;
 mod receive;
 mod send;
@@ -33,7 +34,7 @@ use crate::config::ScanPlan;
 use crate::net::{Discard, DryRun, Link, MacAddr, Transmit, sys};
 use crate::probe::Responder;
 use crate::rate::PacketsPerSecond;
-use crate::session::{Engine, SessionConfig, SessionError, SessionRecord, record_only};
+use crate::session::{Engine, SessionConfig, SessionError, SessionRecord, WAIT_MARK, record_only};
 use crate::smtp::DialogueConfig;
 use crate::status::say;
 use crate::store::Survey;
@@ -195,15 +196,23 @@ struct Threads {
 /// # Errors
 /// A stage that failed (network, survey file, a thread's panic), or counts that do not add up.
 /// What was committed before stays in the survey file, with the metadata of the run.
-pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Account)> {
+pub fn sweep(mut plan: ScanPlan, mut network: Network) -> anyhow::Result<(Finish, Account)> {
     let started = Instant::now();
     let mut watch = Watch::new(started).context("cannot handle signals")?;
     let rate = plan.rate(network.frame_len)?;
     let metadata_out = account::open_metadata(plan.metadata_file.as_deref())?;
     let (responders, queue) = unbounded();
     let (records, finished) = bounded(RECORD_QUEUE);
-    let sessions = sessions(&mut plan, &network, &watch, queue, records)?;
-    let senders = senders(&plan, network.transmit, network.fallback, rate, &watch)?;
+    let adopting = network.connect.adopter.is_some();
+    let sessions = sessions(&mut plan, &mut network, &watch, queue, records)?;
+    let senders = senders(
+        &plan,
+        network.transmit,
+        network.fallback,
+        rate,
+        adopting,
+        &watch,
+    )?;
     let mut metadata = Metadata::begin(&plan, network.source, &network.described, rate);
     let mut survey = Survey::create(&plan.output, &metadata.entries())?;
     survey.use_ruleset(&plan.rules.digest(), env!("CARGO_PKG_VERSION"))?;
@@ -299,7 +308,7 @@ fn fit_descriptors(plan: &mut ScanPlan) -> anyhow::Result<()> {
 /// What is done with responders: sessions, or with `--no-sessions` nothing but a record of each.
 fn sessions(
     plan: &mut ScanPlan,
-    network: &Network,
+    network: &mut Network,
     watch: &Watch,
     queue: Receiver<Responder>,
     records: Sender<SessionRecord>,
@@ -309,7 +318,10 @@ fn sessions(
         return Ok(Box::new(move || record_only(&queue, &records, &counters)));
     }
     fit_descriptors(plan)?;
-    let engine = engine(plan, network, watch, queue, records)?;
+    let mut engine = engine(plan, network, watch, queue, records)?;
+    if let Some(adopter) = network.connect.adopter.take() {
+        engine = engine.adopting(adopter);
+    }
     Ok(Box::new(move || engine.run()))
 }
 
@@ -319,6 +331,7 @@ fn senders(
     transmit: Vec<Box<dyn Transmit>>,
     fallback: Vec<Option<send::Fallback>>,
     rate: PacketsPerSecond,
+    adopting: bool,
     watch: &Watch,
 ) -> anyhow::Result<Vec<send::Sender>> {
     let threads = u16::try_from(transmit.len()).context("too many sender threads")?;
@@ -355,6 +368,7 @@ fn senders(
                 } else {
                     RESPONDER_BACKLOG
                 },
+                wait_mark: adopting.then_some(WAIT_MARK),
                 shared: Arc::clone(&watch.shared),
                 sessions: Arc::clone(&watch.sessions),
             })

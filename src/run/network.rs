@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
+use super::connect::Connect;
 use super::send::Fallback;
 use crate::config::ScanPlan;
 use crate::net::{
@@ -27,6 +28,8 @@ pub struct Network {
     pub source: Ipv4Addr,
     /// Octets of a probe, link header included.
     pub frame_len: usize,
+    /// How sessions come to their connections.
+    pub connect: Connect,
     /// Interface, gateway and backend, as keys and values for the metadata.
     pub described: Vec<(&'static str, Value)>,
 }
@@ -62,6 +65,8 @@ impl Network {
             .iter()
             .map(|_| substitute(out.backend, &link, &syn))
             .collect();
+        let connect = Connect::choose(plan, &link, syn.offer())?;
+        described.extend(connect.described());
         let (first, last) = plan.source_ports;
         Ok(Self {
             transmit: out.each,
@@ -75,6 +80,7 @@ impl Network {
             classifier: Classifier::new(link.source, cookies, link.header_len()),
             source: link.source,
             frame_len,
+            connect,
             described,
         })
     }

@@ -128,6 +128,8 @@ pub(super) struct Sender {
     pub(super) core: Option<u32>,
     pub(super) limits: Arc<Limits>,
     pub(super) backlog_mark: u64,
+    /// How long a responder may wait for its session, where its handshake waits as well.
+    pub(super) wait_mark: Option<Duration>,
     pub(super) shared: Arc<Shared>,
     pub(super) sessions: Arc<Counters>,
 }
@@ -144,6 +146,7 @@ impl Sender {
             bucket: TokenBucket::new(self.rate, started),
             limits: Arc::clone(&self.limits),
             backlog_mark: self.backlog_mark,
+            wait_mark: self.wait_mark,
             sessions: self.sessions,
             held_back: Duration::ZERO,
             thread,
@@ -178,6 +181,7 @@ struct Pace {
     bucket: TokenBucket,
     limits: Arc<Limits>,
     backlog_mark: u64,
+    wait_mark: Option<Duration>,
     sessions: Arc<Counters>,
     held_back: Duration,
     thread: usize,
@@ -199,7 +203,9 @@ impl Pace {
                 shared.stop_at(limit);
                 break;
             }
-            if behind(shared, &self.sessions, self.backlog_mark) {
+            let late = |mark| self.sessions.longest_wait() >= mark;
+            if behind(shared, &self.sessions, self.backlog_mark) || self.wait_mark.is_some_and(late)
+            {
                 shared.held_back.store(true, Ordering::Relaxed);
                 thread::sleep(HOLD);
                 self.held_back += now.elapsed();

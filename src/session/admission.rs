@@ -71,6 +71,12 @@ impl Admission {
         !self.turns.is_empty()
     }
 
+    /// Who [`Self::next`] would yield.
+    pub(super) fn peek(&self) -> Option<&Responder> {
+        let prefix = self.prefixes.get(self.turns.front()?)?;
+        prefix.waiting.front()
+    }
+
     /// Takes a responder in.
     pub(super) fn offer(&mut self, responder: Responder) {
         self.waiting += 1;

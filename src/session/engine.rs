@@ -28,6 +28,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 
 use super::admission::Admission;
+use super::adopt::{self, Adopter};
 use super::live::{Live, Ready, Shared, Step};
 use super::outbox::Outbox;
 use super::slab::{Key, Slab};
@@ -56,6 +57,7 @@ pub struct Engine {
     /// Responders that will not be dialled; their records wait for room in the outbox.
     refused: VecDeque<Responder>,
     pub(super) dial: Dial,
+    adopter: Option<Adopter>,
     poll: Poll,
     admission: Admission,
     sessions: Slab<Live>,
@@ -109,6 +111,7 @@ impl Engine {
             stop,
             refused: VecDeque::new(),
             dial: dial::dial,
+            adopter: None,
             poll: Poll::new().map_err(SessionError::Poll)?,
             sessions: Slab::new(),
             timers: Wheel::new(Instant::now()),
@@ -123,6 +126,13 @@ impl Engine {
     #[must_use]
     pub fn watched_by(mut self, watch: Watch) -> Self {
         self.shared.watch = Some(watch);
+        self
+    }
+
+    /// Has connections made of the responders' own handshakes where these are fresh enough.
+    #[must_use]
+    pub fn adopting(mut self, adopter: Adopter) -> Self {
+        self.adopter = Some(adopter);
         self
     }
 
@@ -228,7 +238,7 @@ impl Engine {
 
     fn open(&mut self, responder: Responder) {
         let now = Instant::now();
-        let begun = (self.dial)(&responder, self.config.source);
+        let begun = self.begin(&responder);
         match begun.and_then(|stream| self.hold(responder, stream, now)) {
             Ok(()) => self.shortages = 0,
             Err(error) if dial::is_shortage(&error) && self.may_retry() => {
@@ -244,6 +254,25 @@ impl Engine {
                 self.record_undialled(responder, outcome, Some(error.to_string()));
             }
         }
+    }
+
+    /// Adopts the responder's handshake, or dials where that is not wanted or not possible.
+    fn begin(&self, responder: &Responder) -> io::Result<TcpStream> {
+        let fresh = |adopter: &&Adopter| adopter.is_fresh(responder, unix_us());
+        if let Some(adopter) = self.adopter.as_ref().filter(fresh) {
+            match adopter.adopt(responder) {
+                Ok(stream) => {
+                    self.counters.count_connection(true);
+                    return Ok(stream);
+                }
+                Err(error) if adopt::is_shortage(&error) => return Err(error),
+                // Such as a connection of that port to that host from a sweep a minute ago.
+                Err(_) => {}
+            }
+        }
+        let stream = (self.dial)(responder, self.config.source)?;
+        self.counters.count_connection(false);
+        Ok(stream)
     }
 
     /// Puts a connection that has begun among the sessions.
@@ -396,6 +425,9 @@ impl Engine {
         let ready = self.admission.ready() + self.refused.len() + self.input.len();
         self.counters
             .set(ready, self.admission.capped(), self.sessions.len());
+        let waited = |responder| adopt::waited(responder, unix_us());
+        let longest = self.admission.peek().map_or(Duration::ZERO, waited);
+        self.counters.set_longest_wait(longest);
     }
 
     /// Whether nothing is under way.

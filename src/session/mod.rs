@@ -22,6 +22,7 @@
 //! `targets::Target`, which never is a blocked address.
 
 mod admission;
+mod adopt;
 mod dial;
 mod engine;
 mod live;
@@ -34,12 +35,14 @@ mod watch;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::probe::Responder;
 use crate::smtp::{DialogueConfig, Outcome, Transcript};
 
+pub use adopt::{ADOPT_WITHIN, Adopter, Connect, WAIT_MARK};
 pub use engine::Engine;
 pub use record_only::record_only;
 pub use watch::{Seen, Watch};
@@ -128,6 +131,9 @@ pub struct Counters {
     ready: AtomicU64,
     capped: AtomicU64,
     open: AtomicU64,
+    longest_wait_us: AtomicU64,
+    adopted: AtomicU64,
+    dialled: AtomicU64,
     outcomes: [AtomicU64; Outcome::ALL.len()],
 }
 
@@ -138,6 +144,9 @@ impl Counters {
             ready: AtomicU64::new(0),
             capped: AtomicU64::new(0),
             open: AtomicU64::new(0),
+            longest_wait_us: AtomicU64::new(0),
+            adopted: AtomicU64::new(0),
+            dialled: AtomicU64::new(0),
             outcomes: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
         }
     }
@@ -165,6 +174,22 @@ impl Counters {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// How long the one who is next has been waiting for room for one more session, since its
+    /// SYN-ACK came. Renewed every 20 ms at the latest.
+    pub fn longest_wait(&self) -> Duration {
+        Duration::from_micros(self.longest_wait_us.load(Ordering::Relaxed))
+    }
+
+    /// Connections made of the sweep's own handshakes.
+    pub fn adopted(&self) -> u64 {
+        self.adopted.load(Ordering::Relaxed)
+    }
+
+    /// Connections begun anew.
+    pub fn dialled(&self) -> u64 {
+        self.dialled.load(Ordering::Relaxed)
+    }
+
     /// Responders recorded.
     pub fn done(&self) -> u64 {
         self.outcomes
@@ -182,6 +207,20 @@ impl Counters {
         self.ready.store(ready as u64, Ordering::Relaxed);
         self.capped.store(capped as u64, Ordering::Relaxed);
         self.open.store(open as u64, Ordering::Relaxed);
+    }
+
+    fn set_longest_wait(&self, waited: Duration) {
+        let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.longest_wait_us.store(us, Ordering::Relaxed);
+    }
+
+    fn count_connection(&self, adopted: bool) {
+        let counter = if adopted {
+            &self.adopted
+        } else {
+            &self.dialled
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count(&self, outcome: Outcome) {

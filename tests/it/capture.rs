@@ -18,7 +18,7 @@ use smtpsweep::smtp::Outcome;
 use crate::support::{Testnet, file, oddpeers, one_at_a_time, privileged, run, scratch};
 
 /// The frames of a pcap file (little-endian, microseconds; the format tcpdump writes here).
-fn frames(pcap: &[u8]) -> Vec<&[u8]> {
+pub(crate) fn frames(pcap: &[u8]) -> Vec<&[u8]> {
     let word = |at: usize| u32::from_le_bytes(pcap[at..at + 4].try_into().unwrap()) as usize;
     assert_eq!(word(0), 0xa1b2_c3d4);
     let (mut frames, mut at) = (Vec::new(), 24);
@@ -31,13 +31,13 @@ fn frames(pcap: &[u8]) -> Vec<&[u8]> {
 }
 
 /// tcpdump at the scanner's interface.
-struct Capture {
+pub(crate) struct Capture {
     tcpdump: Child,
     pcap: PathBuf,
 }
 
 impl Capture {
-    fn start(net: &Testnet, pcap: PathBuf) -> Self {
+    pub(crate) fn start(net: &Testnet, pcap: PathBuf) -> Self {
         let tcpdump = net
             .command("net", "tcpdump")
             .args("-i sws0 -B 16384 -U -n -s 0 -w".split_whitespace())
@@ -51,7 +51,7 @@ impl Capture {
     }
 
     /// What it caught.
-    fn stop(mut self) -> Vec<u8> {
+    pub(crate) fn stop(mut self) -> Vec<u8> {
         std::thread::sleep(Duration::from_millis(500));
         run(std::process::Command::new("kill").arg(self.tcpdump.id().to_string()));
         self.tcpdump.wait().unwrap();
@@ -60,7 +60,7 @@ impl Capture {
 }
 
 /// The scanner's address.
-const US: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 2);
+pub(crate) const US: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 2);
 
 /// What left the scanner.
 #[derive(Default)]

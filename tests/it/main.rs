@@ -6,6 +6,7 @@
     reason = "a test that stops there says where and why"
 )]
 
+mod adopt;
 mod capture;
 mod cli;
 mod faults;

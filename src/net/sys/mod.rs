@@ -10,6 +10,7 @@ mod batch;
 mod bpf;
 mod options;
 mod process;
+mod repair;
 mod ring;
 mod ring_block;
 mod shared;
@@ -25,6 +26,10 @@ pub(super) use bpf::{
 pub use options::{bind_address_no_port, peer_window};
 pub(super) use options::{bind_packet, bypass_queueing, ignore_outgoing, packet_statistics};
 pub use process::{Capability, effective_uid, fine_sleep, has_capability, raise_descriptor_limit};
+pub use repair::{
+    Queue, RepairOption, Windows, begin_repair, end_repair, set_agreed, set_sequence,
+    set_timestamp_clock, set_windows,
+};
 pub(super) use ring::{Geometry, Ring, wait_readable};
 pub(super) use shared::SharedWords;
 pub(super) use thread::{ThreadId, interrupt, this_thread};

@@ -141,7 +141,7 @@ pub fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     clippy::cast_possible_truncation,
     reason = "structures here are below 1 KiB"
 )]
-fn length_of<T>(value: &T) -> libc::socklen_t {
+pub(super) fn length_of<T>(value: &T) -> libc::socklen_t {
     size_of_val(value) as libc::socklen_t
 }
 
