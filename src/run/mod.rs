@@ -12,6 +12,7 @@
 //! file, and the exit code tells.
 
 mod account;
+mod confine;
 mod network;
 mod receive;
 mod send;
@@ -27,6 +28,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::ScanPlan;
@@ -203,10 +205,19 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
     let (responders, queue) = unbounded();
     let (records, finished) = bounded(RECORD_QUEUE);
     let sessions = sessions(&mut plan, &network, &watch, queue, records)?;
+    let needs = needs(&plan, &network.fallback);
     let senders = senders(&plan, network.transmit, network.fallback, rate, &watch)?;
     let mut metadata = Metadata::begin(&plan, network.source, &network.described, rate);
     let mut survey = Survey::create(&plan.output, &metadata.entries())?;
     survey.use_ruleset(&plan.rules.digest(), env!("CARGO_PKG_VERSION"))?;
+    if plan.sandbox {
+        let holds = confine::confine(&needs)?;
+        if plan.verbose {
+            say(format_args!("confined to: {holds}"));
+        }
+        metadata.put("confinement", json!(holds));
+        survey.add_with(&[], &[], &metadata.entries())?;
+    }
 
     let writer = write::Writer {
         survey,
@@ -277,6 +288,21 @@ pub fn sweep(mut plan: ScanPlan, network: Network) -> anyhow::Result<(Finish, Ac
     }
     metadata.write(metadata_out)?;
     Ok((finish, account))
+}
+
+/// What the sweep needs once everything is open.
+fn needs(plan: &ScanPlan, fallback: &[Option<send::Fallback>]) -> confine::Needs {
+    let mut capabilities = Vec::new();
+    if fallback.iter().any(Option::is_some) {
+        // To open a packet socket in place of a backend that fails.
+        capabilities.push(caps::Capability::CAP_NET_RAW);
+    }
+    confine::Needs {
+        capabilities,
+        survey: plan.output.clone(),
+        port: plan.target_port,
+        user: plan.user,
+    }
 }
 
 /// Raises the limit of open files for the sessions, or lowers the number of sessions to it.

@@ -8,6 +8,7 @@
 
 mod capture;
 mod cli;
+mod confined;
 mod faults;
 mod layers;
 mod links;

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use caps::CapSet;
+
 use super::layout::{DONE, FAILED, HEAD};
 use crate::net::sys::{self, SharedWords, ThreadId};
 
@@ -169,6 +171,7 @@ fn run(control: &Control, cpu: u32, tell: &Sender<Started>) {
         let _ = tell.send(Err(err));
         return;
     }
+    give_up_capabilities();
     let _ = tell.send(Ok((sys::this_thread(), keeper)));
     let Ok(keeper) = who.recv() else { return };
     while !control.quit.load(Ordering::Acquire) {
@@ -203,8 +206,18 @@ fn run(control: &Control, cpu: u32, tell: &Sender<Started>) {
     }
 }
 
+/// Both threads work with what is open already. A kernel before 5.19 that lets nobody but the
+/// privileged call bpf(2) at all makes the first run fail, which is told as any failure is.
+fn give_up_capabilities() {
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        // The thread goes on with what it has where that cannot be done: it parses nothing.
+        let _ = caps::clear(None, set);
+    }
+}
+
 /// The keeper.
 fn keep(control: &Control, thread: ThreadId) {
+    give_up_capabilities();
     let mut idle_since = None;
     while !control.quit.load(Ordering::Acquire) {
         if !control.running.load(Ordering::Acquire) {
