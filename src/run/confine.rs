@@ -6,9 +6,9 @@
 //! but to the probed port (Landlock), no system calls but those of a sweep (seccomp). Whoever
 //! breaks a parser of ours is left with a process that can hardly do more than the sweep does.
 //!
-//! Threads inherit all this, so it is done before the sweep's threads start. Two kinds of thread
-//! run already: those of the `live` backend, which gave up their capabilities at their own start
-//! and get the seccomp filter with all others, but no Landlock rules.
+//! Threads inherit all this, so it is done before the sweep's threads start. Two threads may
+//! run already: those of the `live` backend, which give up their capabilities before their first
+//! frame and get the seccomp filter with all others, but no Landlock rules.
 
 mod syscalls;
 
