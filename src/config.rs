@@ -116,6 +116,29 @@ pub enum Pace {
     Bandwidth(Bandwidth),
 }
 
+/// A user and the group that goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// User number.
+    pub uid: u32,
+    /// Group number.
+    pub gid: u32,
+}
+
+impl User {
+    /// The user of that name or number.
+    pub fn named(name: &str) -> Option<Self> {
+        let user = match name.parse() {
+            Ok(uid) => uzers::get_user_by_uid(uid),
+            Err(_) => uzers::get_user_by_name(name),
+        }?;
+        Some(Self {
+            uid: user.uid(),
+            gid: user.primary_group_id(),
+        })
+    }
+}
+
 /// How dialogues are held.
 #[derive(Debug, Clone)]
 pub struct DialoguePlan {
@@ -210,6 +233,10 @@ pub struct ScanPlan {
     pub dryrun: bool,
     /// Make frames and drop them.
     pub fast_dryrun: bool,
+    /// The user to become once everything is open, if one was named.
+    pub user: Option<User>,
+    /// Whether the process gives up what it does not need.
+    pub sandbox: bool,
     /// No status line.
     pub quiet: bool,
     /// Say more.
@@ -310,6 +337,8 @@ impl ScanPlan {
             user_metadata,
             dryrun: args.dryrun,
             fast_dryrun: args.fast_dryrun,
+            user: args.user.as_deref().map(user).transpose()?,
+            sandbox: !args.no_sandbox,
             quiet: args.quiet,
             verbose: args.verbose,
             args,
@@ -460,6 +489,10 @@ fn refuse(option: &'static str, value: impl ToString, reason: impl ToString) -> 
         value: value.to_string(),
         reason: reason.to_string(),
     }
+}
+
+fn user(name: &str) -> Result<User, ConfigError> {
+    User::named(name).ok_or_else(|| refuse("user", name, "there is no such user"))
 }
 
 fn pace(args: &ScanArgs) -> Result<Pace, ConfigError> {

@@ -214,6 +214,16 @@ pub struct ScanArgs {
     #[arg(long, value_name = "DIR", help_heading = "Dialogue")]
     pub rules: Option<PathBuf>,
 
+    /// Become this user (name or number) once everything is open; only root can
+    ///
+    /// Without it a sweep started by sudo becomes the user who called sudo, if that user may write
+    /// in the survey's directory. The file becomes the user's too.
+    #[arg(long, value_name = "USER", help_heading = "Safety")]
+    pub user: Option<String>,
+    /// Keep all privileges, and leave files and system calls unrestricted
+    #[arg(long, conflicts_with = "user", help_heading = "Safety")]
+    pub no_sandbox: bool,
+
     /// Survey file to write; must not exist [default: smtpsweep-DATE-TIME.db]
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output_file: Option<PathBuf>,

@@ -433,6 +433,11 @@ impl Metadata {
         put("stored_hosts", json!(account.stored));
     }
 
+    /// Adds what became known after the beginning.
+    pub(super) fn put(&mut self, key: &str, value: Value) {
+        self.0.insert(key.to_owned(), value);
+    }
+
     /// Every key with its value.
     pub(super) fn entries(&self) -> Vec<(&str, Value)> {
         self.0

@@ -12,6 +12,7 @@
 //! file, and the exit code tells.
 
 mod account;
+mod confine;
 mod connect;
 mod network;
 mod receive;
@@ -28,6 +29,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::ScanPlan;
@@ -204,6 +206,7 @@ pub fn sweep(mut plan: ScanPlan, mut network: Network) -> anyhow::Result<(Finish
     let (responders, queue) = unbounded();
     let (records, finished) = bounded(RECORD_QUEUE);
     let adopting = network.connect.adopter.is_some();
+    let needs = needs(&plan, &network.fallback, adopting);
     let sessions = sessions(&mut plan, &mut network, &watch, queue, records)?;
     let senders = senders(
         &plan,
@@ -216,6 +219,14 @@ pub fn sweep(mut plan: ScanPlan, mut network: Network) -> anyhow::Result<(Finish
     let mut metadata = Metadata::begin(&plan, network.source, &network.described, rate);
     let mut survey = Survey::create(&plan.output, &metadata.entries())?;
     survey.use_ruleset(&plan.rules.digest(), env!("CARGO_PKG_VERSION"))?;
+    if plan.sandbox {
+        let holds = confine::confine(&needs)?;
+        if plan.verbose {
+            say(format_args!("confined to: {holds}"));
+        }
+        metadata.put("confinement", json!(holds));
+        survey.add_with(&[], &[], &metadata.entries())?;
+    }
 
     let writer = write::Writer {
         survey,
@@ -286,6 +297,25 @@ pub fn sweep(mut plan: ScanPlan, mut network: Network) -> anyhow::Result<(Finish
     }
     metadata.write(metadata_out)?;
     Ok((finish, account))
+}
+
+/// What the sweep needs once everything is open.
+fn needs(plan: &ScanPlan, fallback: &[Option<send::Fallback>], adopting: bool) -> confine::Needs {
+    let mut capabilities = Vec::new();
+    if adopting {
+        // To put a connection together (TCP_REPAIR).
+        capabilities.push(caps::Capability::CAP_NET_ADMIN);
+    }
+    if fallback.iter().any(Option::is_some) {
+        // To open a packet socket in place of a backend that fails.
+        capabilities.push(caps::Capability::CAP_NET_RAW);
+    }
+    confine::Needs {
+        capabilities,
+        survey: plan.output.clone(),
+        port: plan.target_port,
+        user: plan.user,
+    }
 }
 
 /// Raises the limit of open files for the sessions, or lowers the number of sessions to it.

@@ -9,6 +9,7 @@
 mod adopt;
 mod capture;
 mod cli;
+mod confined;
 mod faults;
 mod layers;
 mod links;

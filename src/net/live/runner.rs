@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use caps::CapSet;
+
 use super::layout::{DONE, FAILED, HEAD};
 use crate::net::sys::{self, SharedWords, ThreadId};
 
@@ -171,10 +173,15 @@ fn run(control: &Control, cpu: u32, tell: &Sender<Started>) {
     }
     let _ = tell.send(Ok((sys::this_thread(), keeper)));
     let Ok(keeper) = who.recv() else { return };
+    let mut confined = false;
     while !control.quit.load(Ordering::Acquire) {
         if !control.wanted() {
             thread::park();
             continue;
+        }
+        if !confined {
+            give_up_capabilities();
+            confined = true;
         }
         control.running.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
@@ -203,14 +210,30 @@ fn run(control: &Control, cpu: u32, tell: &Sender<Started>) {
     }
 }
 
+/// Both threads work with what is open already. They give up their capabilities when the first
+/// probe is to leave: before that the process may yet become another user, which all of its threads
+/// must be able to do. A kernel before 5.19 that lets nobody but the privileged call bpf(2) at all
+/// makes the first run fail, which is told as any failure is.
+fn give_up_capabilities() {
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        // The thread goes on with what it has where that cannot be done: it parses nothing.
+        let _ = caps::clear(None, set);
+    }
+}
+
 /// The keeper.
 fn keep(control: &Control, thread: ThreadId) {
     let mut idle_since = None;
+    let mut confined = false;
     while !control.quit.load(Ordering::Acquire) {
         if !control.running.load(Ordering::Acquire) {
             idle_since = None;
             thread::park();
             continue;
+        }
+        if !confined {
+            give_up_capabilities();
+            confined = true;
         }
         let busy = control.word(HEAD) != control.word(DONE);
         if busy {

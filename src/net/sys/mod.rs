@@ -15,6 +15,7 @@ mod ring;
 mod ring_block;
 mod shared;
 mod thread;
+mod user;
 mod xsk;
 mod xsk_ring;
 
@@ -34,4 +35,5 @@ pub(super) use ring::{Geometry, Ring, wait_readable};
 pub(super) use shared::SharedWords;
 pub(super) use thread::{ThreadId, interrupt, this_thread};
 pub use thread::{allowed_cpus, pin_to_cpu};
+pub use user::{become_user, no_new_privileges};
 pub(super) use xsk::{Mode, SetupError, Step, XdpSocket};
