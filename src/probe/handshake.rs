@@ -155,7 +155,7 @@ mod tests {
         assert_eq!((agreed.mss, agreed.scales), (1460, Some(scales)));
         assert!(agreed.sack);
         let clocks = agreed.clocks.unwrap();
-        assert_eq!(clocks.theirs, 0x0010_0000);
+        assert_eq!(clocks.theirs, 0x1000);
         let ours = offer.options.ts_val.unwrap();
         assert!(clocks.ours.wrapping_sub(ours) < 3 && clocks.ours != ours && clocks.ours % 2 == 0);
 
