@@ -12,8 +12,11 @@
 //!   `lo`, and the kernel writes the same header again.
 //!
 //! **Receiving.** A filter in the kernel passes only what may be an answer (`filter.rs`) into a
-//! memory-mapped ring of blocks (`TPACKET_V3`). The socket is bound for IPv4 only after filter and
-//! ring are in place, so no stray frame enters. It never sees what this machine sends.
+//! memory-mapped ring of blocks (`TPACKET_V3`). The socket is bound only after filter and ring are
+//! in place, so no stray frame enters. It is bound for every protocol, since the kernel shows frames
+//! to such sockets first of all: before any rule of a firewall, that of the ingress hook included, so
+//! that what is kept from the kernel's TCP there still reaches us. It never sees what this machine
+//! sends.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -245,9 +248,9 @@ impl PacketReceive {
                 Err(err) => return Err(failed("make a receive ring")(err)),
             }
         };
-        // Bound for IPv4 alone it sees no outgoing frame anyway; kernels before 4.20 lack this.
+        // Lacking before Linux 4.20; there the filter is what drops our own frames.
         let _ = sys::ignore_outgoing(socket.as_fd());
-        sys::bind_packet(socket.as_fd(), link.index, ethernet::TYPE_IPV4)
+        sys::bind_packet(socket.as_fd(), link.index, sys::EVERY_PROTOCOL)
             .map_err(failed("bind a packet socket"))?;
         let interface = link.interface.clone();
         Ok(Self {

@@ -24,8 +24,10 @@ pub(super) use bpf::{
     LIVE_BATCH_MAX, LoadError, ProgramKind, attach_raw_tracepoint, attach_xdp, load_program,
     run_live_frames,
 };
+pub(super) use options::{
+    EVERY_PROTOCOL, bind_packet, bypass_queueing, ignore_outgoing, packet_statistics,
+};
 pub use options::{bind_address_no_port, peer_window};
-pub(super) use options::{bind_packet, bypass_queueing, ignore_outgoing, packet_statistics};
 pub use process::{Capability, effective_uid, fine_sleep, has_capability, raise_descriptor_limit};
 pub use repair::{
     Queue, RepairOption, Windows, begin_repair, end_repair, set_agreed, set_sequence,

@@ -5,6 +5,9 @@ use std::io;
 use std::mem::size_of_val;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+/// For [`bind_packet`]: frames of every EtherType (`ETH_P_ALL`, linux/if_ether.h).
+pub(in crate::net) const EVERY_PROTOCOL: u16 = 3;
+
 /// Binds packet socket `fd` to interface `index`. `protocol` is the EtherType of the frames it
 /// receives; with 0 it receives none.
 pub(in crate::net) fn bind_packet(fd: BorrowedFd<'_>, index: u32, protocol: u16) -> io::Result<()> {
