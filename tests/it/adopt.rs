@@ -515,10 +515,10 @@ fn who_waits_for_a_turn_hears_nothing_and_is_dialled_when_it_takes_too_long() {
     let _turn = one_at_a_time();
     let net = Testnet::up(
         "wait",
-        "--prefix 198.18.0.0/22 --only none --shares reset=0,icmp=0",
+        "--prefix 198.18.0.0/24 --only none --shares reset=0,icmp=0",
     );
     let addresses: Vec<Ipv4Addr> = (0..20u8)
-        .map(|i| Ipv4Addr::new(198, 18, i % 4, 100 + i))
+        .map(|i| Ipv4Addr::new(198, 18, 0, 100 + i))
         .collect();
     let _far = FarEnd::start(&net, &addresses);
     for address in &addresses {
@@ -526,12 +526,13 @@ fn who_waits_for_a_turn_hears_nothing_and_is_dialled_when_it_takes_too_long() {
         net.shell("net", &element);
     }
     let directory = scratch();
-    // Five at a time, two seconds each: turns come after 0, 2, 4 and 6 seconds.
+    // All probes leave at once, before the sender can be held back. Five sessions at a time, two
+    // seconds each: turns come after 0, 2, 4 and 6 seconds.
     let survey = file(&directory, "survey.db");
     let capture = Capture::start(&net, file(&directory, "wait.pcap"));
     let done = net.smtpsweep(&format!(
-        "scan 198.18.0.0/22 {SWEEP} --rate 100000 --cooldown-time 1 --connect adopt \
-         --max-sessions 5 --greeting-timeout 2 --step-timeout 2 --session-timeout 4 -o {}",
+        "scan 198.18.0.0/24 {SWEEP} --rate 400000 --cooldown-time 1 --connect adopt \
+         --max-sessions 5 --max-sessions-per-24 99 --greeting-timeout 2 --step-timeout 2 --session-timeout 4 -o {}",
         survey.display()
     ));
     ok(&done);
@@ -682,7 +683,7 @@ fn the_firewall_rule_goes_with_the_process_however_that_goes() {
             .spawn()
             .unwrap();
         // `ip netns exec` becomes the program: the child's id is the sweep's.
-        let ours = format!("table ip smtpsweep-{}\n", child.id());
+        let ours = format!(" smtpsweep-{}\n", child.id());
         for _ in 0..50 {
             thread::sleep(Duration::from_millis(100));
             if tables().contains(&ours) {
