@@ -20,13 +20,14 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use smtpsweep::probe::Responder;
 use smtpsweep::session::{Counters, Engine, SessionConfig};
-use smtpsweep::smtp::{Dialogue, DialogueConfig, Outcome, ReplyLimits, ReplyParser};
+use smtpsweep::smtp::{Depth, Dialogue, DialogueConfig, Outcome, ReplyLimits, ReplyParser};
 use smtpsweep::targets::{RangeSet, Space};
 
 const GREETING: &[u8] = b"220 mx.example.test ESMTP Postfix (Debian/GNU)\r\n";
 const EHLO: &[u8] = b"250-mx.example.test\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n\
 250-ETRN\r\n250-STARTTLS\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n\
 250 CHUNKING\r\n";
+const ERROR: &[u8] = b"502 5.5.2 Error: command not recognized\r\n";
 const QUIT: &[u8] = b"221 2.0.0 Bye\r\n";
 
 fn main() {
@@ -51,14 +52,25 @@ fn parse_replies(bencher: Bencher<'_, '_>, piece: usize) {
         });
 }
 
-/// A whole dialogue: greeting, EHLO, QUIT.
+/// A short dialogue: greeting, EHLO, QUIT.
 #[divan::bench]
 fn dialogue(bencher: Bencher<'_, '_>) {
-    let config = Arc::new(dialogue_config());
+    hold(bencher, Depth::Ehlo, &[GREETING, EHLO, QUIT]);
+}
+
+/// A whole dialogue, with every probe that the error budget allows.
+#[divan::bench]
+fn behaviour_dialogue(bencher: Bencher<'_, '_>) {
+    let inputs = [GREETING, EHLO, ERROR, ERROR, ERROR, QUIT];
+    hold(bencher, Depth::Behaviour, &inputs);
+}
+
+fn hold(bencher: Bencher<'_, '_>, depth: Depth, inputs: &[&[u8]]) {
+    let config = Arc::new(dialogue_config(depth));
     let now = Instant::now();
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
         let mut dialogue = Dialogue::new(Arc::clone(&config), now);
-        for input in [GREETING, EHLO, QUIT] {
+        for input in inputs {
             dialogue.handle_input(now, input);
             black_box(dialogue.poll_output(now));
         }
@@ -68,9 +80,19 @@ fn dialogue(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// 5,000 sessions over the loopback interface, at most 500 at once.
+/// 5,000 short sessions over the loopback interface, at most 500 at once.
 #[divan::bench(sample_count = 5, sample_size = 1)]
 fn loopback_sessions(bencher: Bencher<'_, '_>) {
+    hold_sessions(bencher, Depth::Ehlo);
+}
+
+/// The same with whole dialogues.
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn loopback_behaviour(bencher: Bencher<'_, '_>) {
+    hold_sessions(bencher, Depth::Behaviour);
+}
+
+fn hold_sessions(bencher: Bencher<'_, '_>, depth: Depth) {
     const SESSIONS: usize = 5_000;
     let port = fast_server();
     bencher.counter(ItemsCount::new(SESSIONS)).bench_local(|| {
@@ -79,7 +101,7 @@ fn loopback_sessions(bencher: Bencher<'_, '_>) {
         let config = SessionConfig {
             max_sessions: 500,
             per_24: 500,
-            ..SessionConfig::new(dialogue_config())
+            ..SessionConfig::new(dialogue_config(depth))
         };
         let stop = Arc::new(AtomicU8::new(0));
         let counters = Arc::new(Counters::new());
@@ -110,12 +132,12 @@ fn loopback_sessions(bencher: Bencher<'_, '_>) {
     });
 }
 
-fn dialogue_config() -> DialogueConfig {
-    DialogueConfig::new(
-        "probe.example.org"
-            .parse::<smtpsweep::smtp::Fqdn>()
-            .expect("a valid name"),
-    )
+fn dialogue_config(depth: Depth) -> DialogueConfig {
+    let name: smtpsweep::smtp::Fqdn = "probe.example.org".parse().expect("a valid name");
+    DialogueConfig {
+        depth,
+        ..DialogueConfig::new(name)
+    }
 }
 
 fn responder(addr: Ipv4Addr, port: u16) -> Responder {
@@ -177,10 +199,11 @@ fn serve(doors: Vec<TcpListener>) {
             let over = match stream.read(&mut buffer) {
                 Ok(0) => true,
                 Ok(_) if buffer[0] == b'E' => stream.write_all(EHLO).is_err(),
-                Ok(_) => {
+                Ok(_) if buffer[0] == b'Q' => {
                     stream.write_all(QUIT).ok();
                     true
                 }
+                Ok(_) => stream.write_all(ERROR).is_err(),
                 Err(error) => error.kind() != ErrorKind::WouldBlock,
             };
             if over {

@@ -33,7 +33,7 @@ use super::live::{Live, Ready, Shared, Step};
 use super::outbox::Outbox;
 use super::slab::{Key, Slab};
 use super::timers::Wheel;
-use super::{Counters, SessionConfig, SessionError, SessionRecord, Stop, Watch, dial};
+use super::{Counters, Judge, SessionConfig, SessionError, SessionRecord, Stop, Watch, dial};
 use crate::net::sys;
 use crate::probe::Responder;
 use crate::smtp::{Outcome, Transcript};
@@ -99,6 +99,7 @@ impl Engine {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             window: |socket| sys::peer_window(&socket),
             watch: None,
+            judge: None,
         };
         Ok(Self {
             admission: Admission::new(config.per_24),
@@ -133,6 +134,13 @@ impl Engine {
     #[must_use]
     pub fn adopting(mut self, adopter: Adopter) -> Self {
         self.adopter = Some(adopter);
+        self
+    }
+
+    /// Has `judge` asked, before each probe of a dialogue, whether what was learnt suffices.
+    #[must_use]
+    pub fn judged_by(mut self, judge: Judge) -> Self {
+        self.shared.judge = Some(judge);
         self
     }
 

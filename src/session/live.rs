@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::{Seen, SessionRecord, Watch, dial};
+use super::{Judge, Seen, SessionRecord, Watch, dial};
 use crate::probe::Responder;
 use crate::smtp::{Dialogue, DialogueConfig, Outcome, Side, Transcript};
 
@@ -82,6 +82,7 @@ pub(super) struct Shared {
     /// The peer's receive window on a connected socket.
     pub(super) window: fn(BorrowedFd<'_>) -> Option<u32>,
     pub(super) watch: Option<Watch>,
+    pub(super) judge: Option<Judge>,
 }
 
 impl Shared {
@@ -317,6 +318,10 @@ impl Live {
         let Phase::Talking { dialogue, .. } = &mut self.phase else {
             return true;
         };
+        let judge = shared.judge.as_mut();
+        if judge.is_some_and(|judge| dialogue.poll_judge().is_some_and(judge)) {
+            dialogue.handle_certain(now);
+        }
         while let Some(octets) = dialogue.poll_output(now) {
             shared.tell(&self.responder, Seen::Octets(Side::Client, &octets));
             self.unsent.extend(octets);

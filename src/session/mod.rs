@@ -79,6 +79,10 @@ impl SessionConfig {
     }
 }
 
+/// Told what a peer has said so far; says whether more would be asked in vain. It runs on the engine's
+/// thread before each probe, so it must be quick.
+pub type Judge = Box<dyn FnMut(&Transcript) -> bool + Send>;
+
 /// What became of one responder.
 #[derive(Debug, Clone)]
 pub struct SessionRecord {

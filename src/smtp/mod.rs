@@ -4,15 +4,21 @@
 //! come out (RFC 5321 for the syntax, RFC 2034 and 3463 for enhanced codes).
 
 mod command;
+mod contact;
 mod dialogue;
 mod fqdn;
 mod outcome;
+mod plan;
 mod reply;
+mod settings;
 mod transcript;
 
 pub use command::Command;
-pub use dialogue::{Dialogue, DialogueConfig, Limits, Timeouts};
+pub use contact::{Contact, ContactError};
+pub use dialogue::Dialogue;
 pub use fqdn::{EhloName, Fqdn, FqdnError};
 pub use outcome::Outcome;
+pub use plan::{Depth, MAX_COMMANDS};
 pub use reply::{EnhancedCode, FaultKind, Quirks, Reply, ReplyFault, ReplyLimits, ReplyParser};
+pub use settings::{DialogueConfig, Limits, Timeouts};
 pub use transcript::{Piece, Side, Stage, Transcript};

@@ -35,7 +35,7 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// 220, EHLO (or HELO) accepted (2xx), QUIT said: the whole dialogue.
+    /// 220, EHLO (or HELO) accepted (2xx), QUIT said: the dialogue, as far as was wanted.
     Completed = "completed", "success";
     /// A greeting of 220, but EHLO and then HELO were refused; QUIT said.
     EhloRejected = "ehlo_rejected", "success";
@@ -58,6 +58,8 @@ outcomes! {
     PartialGreeting = "partial_greeting", "io-timeout";
     /// A proper greeting, then an answer failed to come in time.
     DialogueTimeout = "dialogue_timeout", "io-timeout";
+    /// A proper greeting, STARTTLS accepted, then no TLS came about; what was said before is kept.
+    TlsFailed = "tls_failed", "protocol-error";
     /// No whole greeting came in time from a peer whose receive window is zero: it accepts
     /// connections and takes nothing.
     ZeroWindow = "zero_window", "io-timeout";
@@ -101,6 +103,7 @@ impl Outcome {
                 | Self::Greeting4xx
                 | Self::ServiceClosing
                 | Self::DialogueTimeout
+                | Self::TlsFailed
                 | Self::ClosedInDialogue
                 | Self::ResetInDialogue
                 | Self::ProtocolError

@@ -3,8 +3,11 @@
 //!
 //! A dialogue file is a list of lines: `S: text` a line of the server's (CR LF is added), `S+ text`
 //! octets of the server's as they stand, `C: text` the line that we are to say next, `wait ms`,
-//! `close`, `reset`, `interrupt`, `zero-window` (from now on the peer advertises none), and at
-//! the end `outcome name`. `\r \n \0 \xNN` are escapes; `#` starts a comment line.
+//! `close`, `reset`, `interrupt`, `zero-window` (from now on the peer advertises none), `certain`
+//! (from now on the judge has enough), `tls` and `tls-failed reason` (the handshake that is to be held
+//! now ends so), `detail text` (what is known beside the outcome), and at the end `outcome name`.
+//! Before all of them may stand `depth name` (`ehlo` if it does not), `contact text` and `starttls`.
+//! `\r \n \0 \xNN` are escapes; `#` starts a comment line.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -13,10 +16,14 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::smtp::{Limits, MAX_COMMANDS};
 
-fn config() -> Arc<DialogueConfig> {
+fn config() -> DialogueConfig {
     let name: crate::smtp::Fqdn = "probe.example.org".parse().expect("a valid name");
-    Arc::new(DialogueConfig::new(name))
+    DialogueConfig {
+        depth: Depth::Ehlo,
+        ..DialogueConfig::new(name)
+    }
 }
 
 /// A dialogue with a clock and all it has said.
@@ -25,21 +32,38 @@ struct Bench {
     now: Instant,
     said: VecDeque<Vec<u8>>,
     window: Option<u32>,
+    /// Whether the judge, once asked, has enough.
+    certain: bool,
+    /// How often the judge was asked.
+    asked: usize,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::with(config())
+    }
+
+    fn with(config: DialogueConfig) -> Self {
         let now = Instant::now();
-        let dialogue = Dialogue::new(config(), now);
+        let dialogue = Dialogue::new(Arc::new(config), now);
         Self {
             dialogue,
             now,
             said: VecDeque::new(),
             window: None,
+            certain: false,
+            asked: 0,
         }
     }
 
     fn collect(&mut self) {
+        if self.dialogue.poll_judge().is_some() {
+            self.asked += 1;
+            if self.certain {
+                self.dialogue.handle_certain(self.now);
+            }
+        }
+        assert!(self.dialogue.poll_judge().is_none(), "asked once");
         self.said.extend(self.dialogue.poll_output(self.now));
         assert_eq!(
             self.dialogue.poll_output(self.now),
@@ -85,6 +109,15 @@ impl Bench {
             .collect()
     }
 
+    fn tls(&mut self, end: Result<(), &str>) {
+        assert!(self.dialogue.poll_tls(), "no handshake is wanted");
+        match end {
+            Ok(()) => self.dialogue.handle_secured(self.now),
+            Err(reason) => self.dialogue.handle_tls_failed(self.now, reason),
+        }
+        self.collect();
+    }
+
     fn outcome(self) -> Outcome {
         assert!(self.dialogue.is_done());
         assert_eq!(self.dialogue.poll_timeout(), None);
@@ -122,8 +155,27 @@ fn unescape(text: &str) -> Vec<u8> {
     octets
 }
 
+/// The lines of a dialogue that say how it is held.
+fn config_of(script: &str) -> DialogueConfig {
+    let mut config = config();
+    for line in script.lines() {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("depth", name) => {
+                config.depth = [Depth::Banner, Depth::Ehlo, Depth::Behaviour]
+                    .into_iter()
+                    .find(|depth| depth.name() == name)
+                    .expect("a depth");
+            }
+            ("contact", text) => config.contact = Some(text.parse().expect("a contact")),
+            ("starttls", "") => config.starttls = true,
+            _ => {}
+        }
+    }
+    config
+}
+
 fn replay(script: &str, cut: Cut) {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with(config_of(script));
     let mut heard = Vec::new();
     let mut held: Vec<u8> = Vec::new();
     let mut outcome = None;
@@ -154,7 +206,7 @@ fn replay(script: &str, cut: Cut) {
                 let said = bench.said.pop_front();
                 assert_eq!(
                     said,
-                    Some(format!("{text}\r\n").into_bytes()),
+                    Some([unescape(text), b"\r\n".to_vec()].concat()),
                     "{cut:?}: {line}"
                 );
             }
@@ -163,6 +215,11 @@ fn replay(script: &str, cut: Cut) {
             "reset" => bench.reset(),
             "interrupt" => bench.interrupt(),
             "zero-window" => bench.window = Some(0),
+            "certain" => bench.certain = true,
+            "tls" => bench.tls(Ok(())),
+            "tls-failed" => bench.tls(Err(text)),
+            "detail" => assert_eq!(bench.dialogue.detail(), Some(text), "{cut:?}"),
+            "depth" | "contact" | "starttls" => {}
             "outcome" => outcome = Outcome::from_name(text),
             other => panic!("unknown word {other:?}"),
         }
@@ -178,10 +235,9 @@ fn replay(script: &str, cut: Cut) {
     );
     let (ended, transcript) = bench.dialogue.finish();
     assert_eq!(Some(ended), outcome, "{cut:?}");
-    let kept: Vec<u8> = Stage::ALL
-        .iter()
-        .filter_map(|s| transcript.server(*s))
-        .flatten()
+    let kept: Vec<u8> = (transcript.pieces.into_iter())
+        .filter(|piece| piece.side == Side::Server)
+        .flat_map(|piece| piece.bytes)
         .collect();
     assert!(
         heard.starts_with(&kept),
@@ -252,13 +308,9 @@ fn a_late_answer_is_not_taken_for_that_to_quit() {
 
 #[test]
 fn a_session_at_its_end_tries_no_helo() {
-    let mut config = DialogueConfig::clone(&config());
+    let mut config = config();
     config.timeouts.session = config.timeouts.step;
-    let now = Instant::now();
-    let mut bench = Bench {
-        dialogue: Dialogue::new(Arc::new(config), now),
-        ..Bench::new()
-    };
+    let mut bench = Bench::with(config);
     bench.hear(b"220 a\r\n");
     bench.hear(b"220 b\r\n");
     bench.wait(Duration::from_secs(36));
@@ -337,7 +389,7 @@ fn faults_are_described() {
     assert_eq!(bench.outcome(), Outcome::PartialGreeting);
 }
 
-/// What a peer, or time, may do.
+/// What a peer, the driver, or time may do.
 #[derive(Debug, Clone)]
 enum Act {
     Say(Vec<u8>),
@@ -345,6 +397,8 @@ enum Act {
     Close,
     Reset,
     Interrupt,
+    Certain,
+    Tls(bool),
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -352,36 +406,73 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         6 => prop::sample::select(vec![
             "220 a\r\n", "220-a\r\n", "250 b\r\n", "250-b\r\n", "221 c\r\n", "421 d\r\n", "554 e\r\n",
             "450 f\r\n", "500 g\n", "354 h\r\n", "220", "\r\n", "SSH-2.0",
+            "250-b\r\n250 STARTTLS\r\n", "220 go\r\n250 injected\r\n",
         ]).prop_map(|s| s.as_bytes().to_vec()),
         1 => prop::collection::vec(any::<u8>(), 0..40),
         1 => (any::<u8>(), 1_usize..100_000).prop_map(|(octet, n)| vec![octet; n]),
     ];
     let act = prop_oneof![
+        16 => prop::sample::select(vec![
+            "220 a\r\n", "250-b\r\n250 STARTTLS\r\n", "250 b\r\n", "214 c\r\n", "500 d\r\n"
+        ]).prop_map(|s| Act::Say(s.as_bytes().to_vec())),
         8 => say.prop_map(Act::Say),
         2 => (0_u64..40_000).prop_map(Act::Wait),
         1 => Just(Act::Close),
         1 => Just(Act::Reset),
         1 => Just(Act::Interrupt),
+        1 => Just(Act::Certain),
+        3 => any::<bool>().prop_map(Act::Tls),
     ];
-    prop::collection::vec(act, 0..12)
+    prop::collection::vec(act, 0..24)
+}
+
+fn configs() -> impl Strategy<Value = DialogueConfig> {
+    let depth = prop::sample::select(vec![
+        Depth::Behaviour,
+        Depth::Behaviour,
+        Depth::Ehlo,
+        Depth::Banner,
+    ]);
+    (depth, any::<bool>(), any::<bool>()).prop_map(|(depth, starttls, named)| DialogueConfig {
+        depth,
+        starttls,
+        contact: named.then(|| "abuse@example.org".parse().expect("a contact")),
+        ..config()
+    })
+}
+
+/// Whole replies among the octets of a server, counted naively.
+fn replies_in(octets: &[u8]) -> usize {
+    octets
+        .split_inclusive(|b| *b == b'\n')
+        .filter(|line| line.ends_with(b"\n") && line.get(3) != Some(&b'-'))
+        .count()
 }
 
 proptest! {
     #[test]
-    fn any_peer_ends_in_one_outcome_in_bounded_time(acts in acts()) {
-        let mut bench = Bench::new();
+    fn any_peer_ends_in_one_outcome_in_bounded_time(config in configs(), acts in acts()) {
+        let mut bench = Bench::with(config);
         let started = bench.now;
         let mut settled = None;
-        let mut reset = false;
+        let (mut reset, mut tls_failed) = (false, false);
         for act in &acts {
             let done = bench.dialogue.is_done();
+            let before = bench.said.len();
             match act {
-                Act::Say(octets) => bench.hear(octets),
+                Act::Say(octets) => {
+                    bench.hear(octets);
+                    prop_assert!(bench.said.len() <= before + 1, "never pipelines");
+                }
                 Act::Wait(ms) => bench.wait(Duration::from_millis(*ms)),
                 Act::Close => bench.close(),
                 Act::Reset => { reset |= !done; bench.reset(); }
                 Act::Interrupt => bench.interrupt(),
+                Act::Certain => bench.certain = true,
+                Act::Tls(well) if bench.dialogue.poll_tls() => bench.tls(well.then_some(()).ok_or("no")),
+                Act::Tls(_) => {}
             }
+            tls_failed |= bench.dialogue.poll_tls();
             if bench.dialogue.is_done() {
                 let state = format!("{:?}", bench.dialogue.state);
                 prop_assert_eq!(settled.get_or_insert_with(|| state.clone()), &state, "an outcome is final");
@@ -397,16 +488,41 @@ proptest! {
             steps += 1;
             prop_assert!(steps <= 3, "EHLO, HELO, QUIT");
         }
+        prop_assert_eq!(bench.dialogue.poll_output(bench.now), None);
+        let commands = usize::from(bench.dialogue.commands());
         let said = bench.said();
+        prop_assert_eq!(said.len(), commands);
         let (outcome, transcript) = bench.dialogue.finish();
         let quits = said.iter().filter(|s| *s == "QUIT\r\n").count();
-        prop_assert!(said.len() <= 3 && quits <= 1);
-        if outcome.is_smtp() && !reset {
+        prop_assert!(commands <= MAX_COMMANDS && quits <= 1);
+        if outcome.is_smtp() && !reset && !tls_failed {
             prop_assert_eq!(said.last().map(String::as_str), Some("QUIT\r\n"));
+        }
+        for line in &said {
+            let verb = line.split([' ', '\r']).next().unwrap_or_default().to_ascii_uppercase();
+            prop_assert!(
+                ["EHLO", "HELO", "NOOP", "HELP", "XYZZY", "STARTTLS", "QUIT"].contains(&verb.as_str()),
+                "{}", line
+            );
+            prop_assert_eq!(line.bytes().filter(|b| *b == b'\n').count(), 1);
+        }
+        // Each command but QUIT follows as many replies as there were commands before it, and the
+        // greeting.
+        let (mut heard, mut spoken) = (Vec::new(), 0);
+        for piece in &transcript.pieces {
+            match piece.side {
+                Side::Server => heard.extend(&piece.bytes),
+                Side::Client => {
+                    if piece.stage != Stage::Quit && piece.stage != Stage::Helo {
+                        prop_assert!(replies_in(&heard) > spoken, "{:?}", transcript);
+                    }
+                    spoken += 1;
+                }
+            }
         }
         let first = transcript.pieces.first().map(|p| p.side);
         prop_assert!(first != Some(Side::Client), "the server speaks first");
         let kept: usize = transcript.pieces.iter().map(|p| p.bytes.len()).sum();
-        prop_assert!(kept <= 65_536 + 3 * 64);
+        prop_assert!(kept <= 65_536 + 10 * 700);
     }
 }
