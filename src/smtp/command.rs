@@ -16,8 +16,8 @@ pub enum Command {
     Noop(Option<Contact>),
     /// Asks what the server has to say about itself.
     Help,
-    /// A verb that no server knows.
-    Unknown,
+    /// A verb that no server knows; who logs it sees whom to turn to.
+    Unknown(Option<Contact>),
     /// A NOOP with an octet of zero behind it, which no command may hold.
     Nul,
     /// HELO without the argument that it needs.
@@ -44,7 +44,7 @@ impl Command {
             Self::Helo(_) => Stage::Helo,
             Self::Noop(_) => Stage::Noop,
             Self::Help => Stage::Help,
-            Self::Unknown => Stage::Unknown,
+            Self::Unknown(_) => Stage::Unknown,
             Self::Nul => Stage::Nul,
             Self::HeloNoarg => Stage::HeloNoarg,
             Self::Overlong => Stage::Overlong,
@@ -63,7 +63,8 @@ impl fmt::Display for Command {
             Self::Noop(None) => f.write_str("NOOP"),
             Self::Noop(Some(contact)) => write!(f, "NOOP {contact}"),
             Self::Help => f.write_str("HELP"),
-            Self::Unknown => f.write_str(UNKNOWN),
+            Self::Unknown(None) => f.write_str(UNKNOWN),
+            Self::Unknown(Some(contact)) => write!(f, "{UNKNOWN} {contact}"),
             Self::Nul => f.write_str("NOOP \0"),
             Self::HeloNoarg => f.write_str("HELO"),
             Self::Overlong => (0..OVERLONG).try_for_each(|_| f.write_str("X")),
@@ -93,9 +94,10 @@ mod tests {
             Command::Ehlo(name.clone()),
             Command::Helo(name),
             Command::Noop(None),
-            Command::Noop(Some(contact)),
+            Command::Noop(Some(contact.clone())),
             Command::Help,
-            Command::Unknown,
+            Command::Unknown(None),
+            Command::Unknown(Some(contact)),
             Command::Nul,
             Command::HeloNoarg,
             Command::StartTls,
@@ -108,6 +110,7 @@ mod tests {
             "NOOP abuse@example.org\r\n",
             "HELP\r\n",
             "XYZZY\r\n",
+            "XYZZY abuse@example.org\r\n",
             "NOOP \0\r\n",
             "HELO\r\n",
             "STARTTLS\r\n",

@@ -85,6 +85,8 @@ struct Flags {
     troubled: bool,
     /// The judge has enough.
     certain: bool,
+    /// HELP was an error.
+    helpless: bool,
     /// A probe is queued that nobody was asked about.
     ask_judge: bool,
 }
@@ -422,6 +424,7 @@ impl Dialogue {
                 self.flags.offers_starttls = offers_starttls(reply);
             }
             Stage::Helo => return self.quit(now, Outcome::EhloRejected, 0),
+            Stage::Help => self.flags.helpless = reply.code / 100 == 5,
             Stage::Starttls if reply.code == 220 => {
                 self.state = State::ExpectTls(at);
                 self.deadline = self.step_end(now);
@@ -465,6 +468,7 @@ impl Dialogue {
             probe => {
                 config.depth == Depth::Behaviour
                     && !flags.certain
+                    && !(probe == Stage::Unknown && flags.helpless)
                     && !(plan::provokes_error(probe) && self.errors >= plan::ERROR_BUDGET)
             }
         }
@@ -477,7 +481,7 @@ impl Dialogue {
             Stage::Helo => Command::Helo(self.config.ehlo_name.clone()),
             Stage::Noop => Command::Noop(self.config.contact.clone()),
             Stage::Help => Command::Help,
-            Stage::Unknown => Command::Unknown,
+            Stage::Unknown => Command::Unknown(self.config.contact.clone()),
             Stage::Nul => Command::Nul,
             Stage::HeloNoarg => Command::HeloNoarg,
             Stage::Overlong => Command::Overlong,
