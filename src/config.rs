@@ -19,8 +19,10 @@ use crate::fingerprint::{RuleError, RuleSet};
 use crate::net::{MacAddr, RouteOptions, TxBackend};
 use crate::probe::SynLayout;
 use crate::rate::{Bandwidth, PacketsPerSecond};
-use crate::session::Connect;
-use crate::smtp::{EhloName, Fqdn, FqdnError, Timeouts};
+use crate::session::{AsCap, AsTable, AsTableError, Connect};
+use crate::smtp::{
+    Contact, ContactError, Depth, DialogueConfig, EhloName, Fqdn, FqdnError, Timeouts,
+};
 use crate::targets::list::{self, ListError};
 use crate::targets::{Blocklist, Permutation, RangeSet, Shard, ShardError, Space, Spacing};
 
@@ -91,6 +93,17 @@ pub enum ConfigError {
         /// What is wrong with it.
         source: FqdnError,
     },
+    /// `--contact` is neither a mail address nor a web page.
+    #[error("--contact {contact:?}: {source}")]
+    Contact {
+        /// What was given.
+        contact: String,
+        /// What is wrong with it.
+        source: ContactError,
+    },
+    /// `--prefix2as` cannot be used.
+    #[error(transparent)]
+    AsTable(#[from] AsTableError),
     /// The rules cannot be used.
     #[error(transparent)]
     Rules(#[from] RuleError),
@@ -145,6 +158,10 @@ pub struct DialoguePlan {
     /// `--ehlo-name`, or the machine's name if that is fully qualified; else the source address
     /// is said as a literal.
     pub ehlo_name: Option<Fqdn>,
+    /// `--dialogue`.
+    pub depth: Depth,
+    /// `--contact`.
+    pub contact: Option<Contact>,
     /// Deadlines.
     pub timeouts: Timeouts,
 }
@@ -155,6 +172,16 @@ impl DialoguePlan {
         self.ehlo_name
             .clone()
             .map_or(EhloName::Literal(source), EhloName::Name)
+    }
+
+    /// The dialogues to hold from that address.
+    pub fn config(&self, source: Ipv4Addr) -> DialogueConfig {
+        DialogueConfig {
+            timeouts: self.timeouts,
+            depth: self.depth,
+            contact: self.contact.clone(),
+            ..DialogueConfig::new(self.ehlo(source))
+        }
     }
 }
 
@@ -219,6 +246,8 @@ pub struct ScanPlan {
     pub max_sessions: u32,
     /// Most sessions open at once within a /24.
     pub max_sessions_per_24: u32,
+    /// `--prefix2as` and `--max-sessions-per-as`.
+    pub per_as: Option<AsCap>,
     /// The fingerprint rules.
     pub rules: Arc<RuleSet>,
     /// The survey file to write.
@@ -271,6 +300,11 @@ impl ScanPlan {
             return Err(refuse("list-of-ips-file", "-", reason));
         }
         let dialogue = dialogue(&args.dialogue)?;
+        let per_as = args
+            .prefix2as
+            .as_deref()
+            .map(|path| as_cap(path, args.max_sessions_per_as))
+            .transpose()?;
         let user_metadata = args.user_metadata.as_deref().map(json).transpose()?;
         let route = RouteOptions {
             interface: args.interface.clone(),
@@ -330,6 +364,7 @@ impl ScanPlan {
             sessions: !args.no_sessions,
             max_sessions: args.max_sessions,
             max_sessions_per_24: args.max_sessions_per_24,
+            per_as,
             rules,
             output,
             metadata_file: args.metadata_file.clone(),
@@ -391,9 +426,31 @@ pub fn dialogue(args: &DialogueArgs) -> Result<DialoguePlan, ConfigError> {
             "a session must last at least as long as --greeting-timeout and --step-timeout",
         ));
     }
+    let depth = match args.dialogue.as_str() {
+        "banner" => Depth::Banner,
+        "ehlo" => Depth::Ehlo,
+        _ => Depth::Behaviour,
+    };
+    let contact = args.contact.as_ref().map(|contact| {
+        Contact::from_str(contact).map_err(|source| ConfigError::Contact {
+            contact: contact.clone(),
+            source,
+        })
+    });
     Ok(DialoguePlan {
         ehlo_name,
+        depth,
+        contact: contact.transpose()?,
         timeouts,
+    })
+}
+
+/// The cap on sessions into one AS, by the table at that path.
+fn as_cap(path: &Path, most: u32) -> Result<AsCap, ConfigError> {
+    let table = AsTable::read(open(path)?, &path.to_string_lossy())?;
+    Ok(AsCap {
+        table: Arc::new(table),
+        most: most as usize,
     })
 }
 

@@ -71,6 +71,24 @@ pub struct DialogueArgs {
     /// address as an address literal (RFC 5321, section 4.1.3).
     #[arg(long, value_name = "FQDN", help_heading = "Dialogue")]
     pub ehlo_name: Option<String>,
+    /// How far to go: `banner` (greeting), `ehlo`, or `behaviour` (HELP and harmless errors as well)
+    ///
+    /// `behaviour` says ten commands at the most, QUIT included, none that could start a transaction, and
+    /// stops when the verdict is certain or the server shows signs of trouble.
+    #[arg(
+        long,
+        value_name = "DEPTH",
+        default_value = "behaviour",
+        value_parser = ["banner", "ehlo", "behaviour"],
+        help_heading = "Dialogue"
+    )]
+    pub dialogue: String,
+    /// Mail address or web page for those who wonder about us
+    ///
+    /// It is said to each server after EHLO (`NOOP abuse@example.org`), and stands behind the unknown
+    /// verb (`XYZZY abuse@example.org`), because servers log what they do not understand.
+    #[arg(long, value_name = "CONTACT", help_heading = "Dialogue")]
+    pub contact: Option<String>,
     /// Seconds to wait for the session's connection to be established
     #[arg(
         long,

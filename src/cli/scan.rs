@@ -210,6 +210,19 @@ pub struct ScanArgs {
         help_heading = "Dialogue"
     )]
     pub max_sessions_per_24: u32,
+    /// Most sessions open at once within one autonomous system (needs --prefix2as)
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        requires = "prefix2as",
+        help_heading = "Dialogue"
+    )]
+    pub max_sessions_per_as: u32,
+    /// Table of prefixes and their AS numbers, a line each: prefix, length, number (CAIDA's pfx2as)
+    #[arg(long, value_name = "FILE", help_heading = "Dialogue")]
+    pub prefix2as: Option<PathBuf>,
     /// Directory of rules/*.toml to use instead of the built-in rules
     #[arg(long, value_name = "DIR", help_heading = "Dialogue")]
     pub rules: Option<PathBuf>,

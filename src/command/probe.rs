@@ -1,7 +1,8 @@
 //! `smtpsweep probe HOST`: one session with one host, shown as it happens.
 //!
 //! The session is held by the sweep's own [`Engine`], so that what `probe` shows is what a sweep
-//! would record. Only the way to the [`Responder`] differs: nobody has answered a SYN of ours, so
+//! would record, but for one thing: no judge ends the dialogue early, because who probes one host
+//! wants to see all of it. And the way to the [`Responder`] differs: nobody has answered a SYN of ours, so
 //! it is made of a [`Target`] (an address minus the blocklist) by [`Responder::dialled`].
 //!
 //! When nobody reads the output any more, the session is ended as by a stop, with QUIT.
@@ -21,7 +22,7 @@ use crate::config::{self, ConfigError, DialoguePlan};
 use crate::fingerprint::Replies;
 use crate::probe::Responder;
 use crate::session::{Counters, Engine, Seen, SessionConfig, SessionRecord, Stop, Watch};
-use crate::smtp::{DialogueConfig, Side};
+use crate::smtp::Side;
 use crate::store::text::escape;
 use crate::targets::{RangeSet, Space, Target};
 
@@ -88,11 +89,7 @@ fn converse(
 ) -> anyhow::Result<SessionRecord> {
     // Without a route there will be no connection, and so no name to say either.
     let source = source_towards(peer).ok();
-    let name = plan.ehlo(source.unwrap_or(Ipv4Addr::UNSPECIFIED));
-    let dialogue = DialogueConfig {
-        timeouts: plan.timeouts,
-        ..DialogueConfig::new(name)
-    };
+    let dialogue = plan.config(source.unwrap_or(Ipv4Addr::UNSPECIFIED));
     let config = SessionConfig {
         source,
         ..SessionConfig::new(dialogue)

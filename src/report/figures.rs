@@ -141,6 +141,10 @@ impl Sessions {
             open: responders.map_or(0, |n| n.saturating_sub(hosts)),
             balanced: responders.is_none_or(|n| n == hosts),
             outcomes: lines(outcomes, hosts),
+            mean_commands: rows
+                .metadata
+                .get(key::MEAN_COMMANDS)
+                .and_then(Value::as_f64),
         }
     }
 }

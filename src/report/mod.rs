@@ -129,6 +129,8 @@ pub struct Sessions {
     pub balanced: bool,
     /// Hosts by outcome, the most frequent first.
     pub outcomes: Vec<Line>,
+    /// Commands said to a host, on the average of those to which any was said.
+    pub mean_commands: Option<f64>,
 }
 
 /// What the servers are.

@@ -152,6 +152,9 @@ impl Page {
                 "{outcomes} session outcomes = {hosts} stored hosts"
             )),
         }
+        if let Some(mean) = sessions.mean_commands {
+            self.line(&format!("{mean:.2} commands a host on the average"));
+        }
     }
 
     fn servers(&mut self, servers: &Servers) {

@@ -22,7 +22,7 @@ use super::watch::Watch;
 use crate::config::{Pace, ScanPlan};
 use crate::probe::unreachable_name;
 use crate::rate::PacketsPerSecond;
-use crate::smtp::Outcome;
+use crate::smtp::{Contact, Outcome};
 use crate::store::{count, key};
 
 /// Counts of a sweep that contradict each other: a defect of this program, never of the network.
@@ -51,6 +51,10 @@ pub struct Account {
     pub adopted: u64,
     /// Connections begun anew.
     pub dialled: u64,
+    /// Commands said in all sessions.
+    pub commands: u64,
+    /// Hosts to which any was said.
+    pub spoken_to: u64,
     /// Hosts stored.
     pub stored: u64,
     /// Time spent sending.
@@ -91,6 +95,8 @@ impl Account {
                 .collect(),
             adopted: watch.sessions.adopted(),
             dialled: watch.sessions.dialled(),
+            commands: watch.sessions.commands(),
+            spoken_to: watch.sessions.spoken_to(),
             stored,
             send_time: longest(|sent| sent.time).unwrap_or_default(),
             held_back: longest(|sent| sent.held_back).unwrap_or_default(),
@@ -106,6 +112,11 @@ impl Account {
     /// Probed addresses that never answered.
     pub fn unanswered(&self) -> u64 {
         self.sent.saturating_sub(self.replies.answered())
+    }
+
+    /// Commands said to a host, on the average of those to which any was said.
+    pub fn mean_commands(&self) -> Option<f64> {
+        (self.spoken_to > 0).then(|| self.commands as f64 / self.spoken_to as f64)
     }
 
     /// Sessions that ended.
@@ -192,6 +203,12 @@ impl Account {
             self.sessions(),
             self.stored
         ));
+        if let Some(mean) = self.mean_commands() {
+            let hosts = self.spoken_to;
+            put(format_args!(
+                "dialogue: {mean:.2} commands a host on the average of {hosts}\n"
+            ));
+        }
         let file = file.display();
         put(format_args!(
             "survey:   {file}\nnext:     smtpsweep report {file}\n"
@@ -334,8 +351,22 @@ impl Metadata {
         put("cli_cidr_destinations", json!(plan.args.targets));
         put("output_filename", json!(plan.output.to_string_lossy()));
         put("ehlo_name", json!(plan.dialogue.ehlo(source).to_string()));
+        put("dialogue", json!(plan.dialogue.depth.name()));
+        let contact = plan.dialogue.contact.as_ref().map(Contact::as_str);
+        put("contact", json!(contact));
         put("max_sessions", json!(plan.max_sessions));
         put("max_sessions_per_24", json!(plan.max_sessions_per_24));
+        let per_as = plan.per_as.as_ref().map(|cap| cap.most);
+        put("max_sessions_per_as", json!(per_as));
+        put(
+            "prefix2as_filename",
+            json!(
+                plan.args
+                    .prefix2as
+                    .as_ref()
+                    .map(|path| path.to_string_lossy())
+            ),
+        );
         let timeouts = &plan.dialogue.timeouts;
         put(
             "connect_timeout_secs",
@@ -408,6 +439,8 @@ impl Metadata {
             "hitrate",
             json!(100.0 * replies.responders() as f64 / account.sent.max(1) as f64),
         );
+        put("commands_sent", json!(account.commands));
+        put(key::MEAN_COMMANDS, json!(account.mean_commands()));
         put("pcap_recv", json!(replies.frames));
         put("pcap_drop", json!(replies.lost));
         let counts = |pairs: Vec<(String, u64)>| {

@@ -14,6 +14,7 @@
 mod account;
 mod confine;
 mod connect;
+mod judge;
 mod network;
 mod receive;
 mod send;
@@ -37,7 +38,6 @@ use crate::net::{Discard, DryRun, Link, MacAddr, Transmit, sys};
 use crate::probe::Responder;
 use crate::rate::PacketsPerSecond;
 use crate::session::{Engine, SessionConfig, SessionError, SessionRecord, WAIT_MARK, record_only};
-use crate::smtp::DialogueConfig;
 use crate::status::say;
 use crate::store::Survey;
 use crate::targets::{Passes, Walk};
@@ -415,23 +415,22 @@ fn engine(
     records: Sender<SessionRecord>,
 ) -> Result<Engine, SessionError> {
     let config = SessionConfig {
-        dialogue: DialogueConfig {
-            timeouts: plan.dialogue.timeouts,
-            ..DialogueConfig::new(plan.dialogue.ehlo(network.source))
-        },
+        dialogue: plan.dialogue.config(network.source),
         max_sessions: plan.max_sessions as usize,
         per_24: plan.max_sessions_per_24 as usize,
+        per_as: plan.per_as.clone(),
         source: Some(network.source),
     };
     let space = Arc::clone(&plan.space);
-    Engine::new(
+    let engine = Engine::new(
         config,
         queue,
         records,
         Arc::new(move |address| space.admit(address).is_some()),
         Arc::clone(&watch.sessions),
         Arc::clone(&watch.stop),
-    )
+    )?;
+    Ok(engine.judged_by(judge::judge(Arc::clone(&plan.rules))))
 }
 
 /// The counts in the form in which the store takes them.

@@ -91,6 +91,9 @@ impl Engine {
         if config.per_24 == 0 {
             return Err(SessionError::ZeroCap("the number of sessions into one /24"));
         }
+        if config.per_as.as_ref().is_some_and(|cap| cap.most == 0) {
+            return Err(SessionError::ZeroCap("the number of sessions into one AS"));
+        }
         if let Some(addr) = config.source {
             dial::check_source(addr).map_err(|error| SessionError::Source { addr, error })?;
         }
@@ -102,7 +105,7 @@ impl Engine {
             judge: None,
         };
         Ok(Self {
-            admission: Admission::new(config.per_24),
+            admission: Admission::new(config.per_24, config.per_as.clone()),
             config,
             input,
             input_ended: false,
@@ -412,7 +415,8 @@ impl Engine {
 /// Records out.
 impl Engine {
     fn record(&mut self, record: SessionRecord) {
-        self.counters.count(record.outcome);
+        let commands = record.transcript.commands();
+        self.counters.count(record.outcome, commands);
         self.outbox.push(record);
     }
 

@@ -23,6 +23,7 @@
 
 mod admission;
 mod adopt;
+mod asn;
 mod dial;
 mod engine;
 mod live;
@@ -34,6 +35,7 @@ mod watch;
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -43,6 +45,7 @@ use crate::probe::Responder;
 use crate::smtp::{DialogueConfig, Outcome, Transcript};
 
 pub use adopt::{ADOPT_WITHIN, Adopter, Connect, WAIT_MARK};
+pub use asn::{AsTable, AsTableError};
 pub use engine::Engine;
 pub use record_only::record_only;
 pub use watch::{Seen, Watch};
@@ -62,8 +65,19 @@ pub struct SessionConfig {
     pub max_sessions: usize,
     /// Sessions open at once into one /24, at least 1.
     pub per_24: usize,
+    /// Sessions open at once into one autonomous system, where that matters.
+    pub per_as: Option<AsCap>,
     /// The address to connect from; `None` leaves it to the routing table.
     pub source: Option<Ipv4Addr>,
+}
+
+/// A cap on sessions into one autonomous system. Addresses that no prefix of the table holds have none.
+#[derive(Debug, Clone)]
+pub struct AsCap {
+    /// Which AS an address belongs to.
+    pub table: Arc<AsTable>,
+    /// Sessions open at once into one of them, at least 1.
+    pub most: usize,
 }
 
 impl SessionConfig {
@@ -74,6 +88,7 @@ impl SessionConfig {
             dialogue,
             max_sessions: MAX_SESSIONS,
             per_24: MAX_SESSIONS_PER_24,
+            per_as: None,
             source: None,
         }
     }
@@ -138,6 +153,8 @@ pub struct Counters {
     longest_wait_us: AtomicU64,
     adopted: AtomicU64,
     dialled: AtomicU64,
+    commands: AtomicU64,
+    spoken: AtomicU64,
     outcomes: [AtomicU64; Outcome::ALL.len()],
 }
 
@@ -151,6 +168,8 @@ impl Counters {
             longest_wait_us: AtomicU64::new(0),
             adopted: AtomicU64::new(0),
             dialled: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            spoken: AtomicU64::new(0),
             outcomes: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
         }
     }
@@ -207,6 +226,16 @@ impl Counters {
         self.outcomes[outcome.index()].load(Ordering::Relaxed)
     }
 
+    /// Commands said in sessions that are recorded.
+    pub fn commands(&self) -> u64 {
+        self.commands.load(Ordering::Relaxed)
+    }
+
+    /// Responders recorded to whom a command was said.
+    pub fn spoken_to(&self) -> u64 {
+        self.spoken.load(Ordering::Relaxed)
+    }
+
     fn set(&self, ready: usize, capped: usize, open: usize) {
         self.ready.store(ready as u64, Ordering::Relaxed);
         self.capped.store(capped as u64, Ordering::Relaxed);
@@ -228,7 +257,13 @@ impl Counters {
     }
 
     fn count(&self, outcome: Outcome) {
+    /// One more responder recorded, to whom so many commands were said.
+    fn count(&self, outcome: Outcome, commands: usize) {
         self.outcomes[outcome.index()].fetch_add(1, Ordering::Relaxed);
+        let commands = commands as u64;
+        self.commands.fetch_add(commands, Ordering::Relaxed);
+        self.spoken
+            .fetch_add(u64::from(commands > 0), Ordering::Relaxed);
     }
 }
 

@@ -40,7 +40,7 @@ pub fn record_only(
                 if output.send(record).is_err() {
                     return Err(SessionError::ConsumerGone(input.len() as u64 + 1));
                 }
-                counters.count(Outcome::NotContacted);
+                counters.count(Outcome::NotContacted, 0);
                 taken += 1;
                 if taken.is_multiple_of(RENEWAL) {
                     counters.set(input.len(), 0, 0);

@@ -11,6 +11,7 @@ mod outcome;
 mod plan;
 mod reply;
 mod settings;
+mod steps;
 mod transcript;
 
 pub use command::Command;
@@ -21,4 +22,5 @@ pub use outcome::Outcome;
 pub use plan::{Depth, MAX_COMMANDS};
 pub use reply::{EnhancedCode, FaultKind, Quirks, Reply, ReplyFault, ReplyLimits, ReplyParser};
 pub use settings::{DialogueConfig, Limits, Timeouts};
+pub use steps::{Keyword, Step};
 pub use transcript::{Piece, Side, Stage, Transcript};

@@ -142,6 +142,14 @@ impl Transcript {
         }
     }
 
+    /// Commands that were said: each is a piece of its own.
+    pub fn commands(&self) -> usize {
+        self.pieces
+            .iter()
+            .filter(|piece| piece.side == Side::Client)
+            .count()
+    }
+
     /// The server's bytes of one stage, joined; `None` if the stage was never reached or the
     /// server said nothing in it.
     pub fn server(&self, stage: Stage) -> Option<Vec<u8>> {

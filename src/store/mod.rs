@@ -69,6 +69,8 @@ pub mod key {
     pub const SEED: &str = "seed";
     /// Text: `index/total`, counted from 0; absent without shards.
     pub const SHARD: &str = "shard";
+    /// Number: commands said to a host, on the average of those to which any was said.
+    pub const MEAN_COMMANDS: &str = "mean_commands";
     /// Text: the address the probes came from.
     pub const SOURCE: &str = "source";
 }
