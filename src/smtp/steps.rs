@@ -47,7 +47,7 @@ impl Transcript {
             let mut said = pieces.iter().filter(|p| p.side == Side::Server).peekable();
             let from = asked.map_or(0, |p| p.at_ms);
             let latency_ms = said.peek().map(|p| p.at_ms.saturating_sub(from));
-            let reply = first_reply(said.clone().map(|p| p.bytes.as_slice()));
+            let reply = first_reply(first.stage, said.clone().map(|p| p.bytes.as_slice()));
             steps.push(Step {
                 stage: first.stage,
                 code: reply.as_ref().map(|r| r.code),
@@ -68,7 +68,8 @@ impl Transcript {
             .pieces
             .iter()
             .filter(|p| p.side == Side::Server && p.stage == stage);
-        let reply = first_reply(said.map(|p| p.bytes.as_slice())).filter(|r| r.code / 100 == 2);
+        let reply =
+            first_reply(stage, said.map(|p| p.bytes.as_slice())).filter(|r| r.code / 100 == 2);
         let lines = reply.map(|r| r.lines).unwrap_or_default();
         lines
             .iter()
@@ -90,15 +91,23 @@ impl Transcript {
     }
 }
 
-/// The first whole reply among octets, if one comes before the first fault.
-fn first_reply<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<Reply> {
+/// The first whole reply among octets, if one comes before the first fault. A 220 to EHLO is a
+/// greeting that came twice if another reply follows.
+fn first_reply<'a>(stage: Stage, pieces: impl Iterator<Item = &'a [u8]>) -> Option<Reply> {
     let mut parser = ReplyParser::new(ReplyLimits::default());
+    let mut greeting = None;
     for mut rest in pieces {
-        if let Some(reply) = parser.feed(&mut rest) {
-            return reply.ok();
+        while let Some(reply) = parser.feed(&mut rest) {
+            match reply {
+                Ok(reply) if stage == Stage::Ehlo && reply.code == 220 && greeting.is_none() => {
+                    greeting = Some(reply);
+                }
+                Ok(reply) => return Some(reply),
+                Err(_) => return greeting,
+            }
         }
     }
-    parser.finish()
+    parser.finish().or(greeting)
 }
 
 #[cfg(test)]
@@ -146,6 +155,19 @@ mod tests {
         assert_eq!(steps[2].enhanced, Some((5, 5, 1)));
         assert!(steps[2].quirks.contains(Quirks::BARE_LF));
         assert!(steps[0].quirks.is_empty());
+    }
+
+    #[test]
+    fn a_greeting_that_comes_twice_is_no_reply_to_ehlo() {
+        let told = |said: &str| {
+            let pieces = [(1, Side::Server, Stage::Ehlo, said)];
+            transcript(&pieces).steps()[0].code
+        };
+        assert_eq!(told("220 a\r\n250 b\r\n"), Some(250));
+        assert_eq!(told("220 a\r\n220 b\r\n250 c\r\n"), Some(220));
+        assert_eq!(told("220 a\r\n"), Some(220));
+        assert_eq!(told("220 a\r\ngarbage\r\n"), Some(220));
+        assert_eq!(told("garbage\r\n"), None);
     }
 
     #[test]

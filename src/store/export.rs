@@ -5,11 +5,11 @@
 //! and the original octets can be had back.
 //!
 //! **NDJSON**: one object a host with all fields but the dialogue's, then `ip` and `port`, the
-//! verdict's `evidence`, and the dialogue in the envelope of zgrab2: `data.smtp.{status, protocol,
-//! port, timestamp, error, result}`. In `result` stand `banner`, `ehlo`, `helo`, `quit`; octets
-//! that are no UTF-8 become U+FFFD there, and only then the exact octets follow as `banner_b64` …
+//! verdict's `evidence`, the dialogue step by step in `replies` and `ehlo_keywords`, and word by word in
+//! the envelope of zgrab2: `data.smtp.{status, protocol, port, timestamp, error, result}`. In
+//! `result` stand `banner`, `ehlo`, `helo`, `help`, … `starttls`, `quit`; octets that are no UTF-8 become U+FFFD there, and only then the exact octets follow as `banner_b64` …
 //! Where fields were chosen, these and no others are the object's keys, in that order; `banner`,
-//! `ehlo`, `helo` and `quit` then stand among them.
+//! `ehlo` … then stand among them.
 //!
 //! A reader that has enough (`| head`) closes the pipe; that is a clean end, not an error.
 
@@ -20,7 +20,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-use super::fields::{Cell, Context, FIELDS, Field, Fields, time};
+use super::dialogue::{keywords_json, replies_json};
+use super::fields::{Cell, Context, DIALOGUE, FIELDS, Field, Fields, time};
 use super::read::Parts;
 use super::row::{StoredHost, evidence_json};
 use super::text::{escape, json_line};
@@ -185,7 +186,7 @@ fn chosen(host: &StoredHost, context: Context, fields: &Fields) -> Value {
 
 /// The dialogue stands in the envelope, not among the plain fields.
 fn is_plain(field: &Field) -> bool {
-    !["banner", "ehlo", "helo", "quit"].contains(&field.name)
+    !DIALOGUE.contains(&field.name)
 }
 
 fn row(host: &StoredHost, context: Context) -> Value {
@@ -197,6 +198,9 @@ fn row(host: &StoredHost, context: Context) -> Value {
     row.insert("port".to_owned(), host.row.sport.into());
     let evidence = host.verdict.as_ref().map(|v| evidence_json(&v.evidence));
     row.insert("evidence".to_owned(), evidence.into());
+    row.insert("replies".to_owned(), replies_json(&host.transcript));
+    let keywords = keywords_json(&host.transcript);
+    row.insert("ehlo_keywords".to_owned(), keywords);
     row.insert("data".to_owned(), json!({ "smtp": envelope(host) }));
     Value::Object(row)
 }

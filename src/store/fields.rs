@@ -80,6 +80,21 @@ impl fmt::Debug for Field {
     }
 }
 
+/// The fields that hold what was said.
+pub(super) const DIALOGUE: &[&str] = &[
+    "banner",
+    "ehlo",
+    "helo",
+    "help",
+    "noop",
+    "unknown",
+    "nul",
+    "helo_noarg",
+    "starttls",
+    "tls_ehlo",
+    "quit",
+];
+
 /// A choice of columns, in order.
 #[derive(Debug, Clone)]
 pub struct Fields(Vec<&'static Field>);
@@ -126,9 +141,7 @@ impl Fields {
 
     /// Whether a column of the dialogue's text is among them.
     pub(crate) fn want_transcript(&self) -> bool {
-        self.0
-            .iter()
-            .any(|f| ["banner", "ehlo", "helo", "quit"].contains(&f.name))
+        self.0.iter().any(|f| DIALOGUE.contains(&f.name))
     }
 }
 
@@ -269,6 +282,20 @@ fields! {
         |h, _| stage(h, Stage::Ehlo);
     "helo" Words false "the reply to HELO"
         |h, _| stage(h, Stage::Helo);
+    "help" Words false "the reply to HELP"
+        |h, _| stage(h, Stage::Help);
+    "noop" Words false "the reply to NOOP with a contact"
+        |h, _| stage(h, Stage::Noop);
+    "unknown" Words false "the reply to an unknown verb"
+        |h, _| stage(h, Stage::Unknown);
+    "nul" Words false "the reply to NOOP with a NUL behind it"
+        |h, _| stage(h, Stage::Nul);
+    "helo_noarg" Words false "the reply to HELO without argument"
+        |h, _| stage(h, Stage::HeloNoarg);
+    "starttls" Words false "the reply to STARTTLS"
+        |h, _| stage(h, Stage::Starttls);
+    "tls_ehlo" Words false "the reply to EHLO within TLS"
+        |h, _| stage(h, Stage::TlsEhlo);
     "quit" Words false "the reply to QUIT"
         |h, _| stage(h, Stage::Quit);
 }

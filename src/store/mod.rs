@@ -16,6 +16,7 @@
 //! One writer at a time; readers, other processes among them, never block it. Tables, columns
 //! and units: docs/schema.md.
 
+mod dialogue;
 mod error;
 pub mod export;
 mod fields;
@@ -34,7 +35,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
 use serde_json::Value;
 
 use file::{Identity, connect, connect_immutable, create_private, examine, side_file, unopenable};
@@ -167,6 +168,7 @@ impl Survey {
             .map_err(failed)?;
         tx.execute_batch(schema::TABLES).map_err(failed)?;
         tx.execute_batch(schema::VIEWS).map_err(failed)?;
+        tx.execute_batch(schema::SINCE_2).map_err(failed)?;
         write::put_metadata(&tx, metadata).map_err(failed)?;
         tx.commit().map_err(failed)?;
         Ok(survey)
@@ -214,7 +216,30 @@ impl Survey {
             source,
         })?);
         survey.tune_for_writing()?;
+        survey.upgrade()?;
         Ok(survey)
+    }
+
+    /// Brings a file of an older version to ours: what came since is added, empty. Hosts that it holds
+    /// already have their transcripts, from which all of it follows.
+    fn upgrade(&mut self) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let failed = |e| StoreError::sql(&path, "open", e);
+        let found: i64 = self
+            .conn
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(failed)?;
+        if found == schema::VERSION {
+            return Ok(());
+        }
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        tx.execute_batch(schema::SINCE_2).map_err(failed)?;
+        tx.pragma_update(None, "user_version", schema::VERSION)
+            .map_err(failed)?;
+        tx.commit().map_err(failed)
     }
 
     /// Opens an existing survey for reading only, while a sweep writes it or not.

@@ -13,7 +13,7 @@
 pub(super) const APPLICATION_ID: i64 = 0x534d_5357;
 
 /// The layout below. It grows by one with every change that an older reader would misread.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// What a piece of dialogue says, fit for a terminal but for its line ends and tabs.
 macro_rules! readable {
@@ -131,6 +131,28 @@ CREATE TABLE verdicts (
   cluster    TEXT,
   PRIMARY KEY (host_id, ruleset_id)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// What version 2 added; a file of version 1 gets it when it is opened for writing.
+pub(super) const SINCE_2: &str = "
+CREATE TABLE IF NOT EXISTS dialogues (
+  host_id       INTEGER PRIMARY KEY REFERENCES hosts (id) ON DELETE CASCADE,
+  commands      INTEGER NOT NULL,
+  replies       TEXT NOT NULL,
+  ehlo_keywords TEXT NOT NULL
+) STRICT;
+
+CREATE VIEW IF NOT EXISTS v_replies AS
+  SELECT h.saddr, d.host_id, r.key AS n, r.value ->> 'stage' AS stage, r.value ->> 'code' AS code,
+         r.value ->> 'enhanced' AS enhanced, r.value ->> 'lines' AS lines,
+         r.value ->> 'latency_ms' AS latency_ms, r.value ->> 'pieces' AS pieces,
+         r.value ->> 'quirks' AS quirks
+  FROM dialogues AS d JOIN hosts AS h ON h.id = d.host_id, json_each(d.replies) AS r;
+
+CREATE VIEW IF NOT EXISTS v_ehlo_keywords AS
+  SELECT h.saddr, d.host_id, k.key AS n, k.value ->> 'stage' AS stage,
+         upper(k.value ->> 'keyword') AS keyword, k.value ->> 'parameters' AS parameters
+  FROM dialogues AS d JOIN hosts AS h ON h.id = d.host_id, json_each(d.ehlo_keywords) AS k;
 ";
 
 /// The views.

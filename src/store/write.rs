@@ -3,6 +3,7 @@
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde_json::Value;
 
+use super::dialogue::{keywords_json, replies_json};
 use super::row::{HostRow, NewHost, evidence_json, is_smtp_server};
 use super::text::{json_line, readable, tame};
 use super::{StoreError, Survey, key};
@@ -95,6 +96,7 @@ impl Survey {
                 }
             })?;
             put_transcript(&tx, id, host.transcript).map_err(failed)?;
+            put_dialogue(&tx, id, host.transcript).map_err(failed)?;
             put_verdict(&tx, id, ruleset, host.row.outcome, host.verdict).map_err(failed)?;
         }
         put_counts(&tx, counts).map_err(failed)?;
@@ -180,6 +182,23 @@ fn put_transcript(conn: &Connection, host: i64, transcript: &Transcript) -> rusq
             readable(&piece.bytes),
         ])?;
     }
+    Ok(())
+}
+
+/// What was said, step by step; nothing for a host with whom no word was exchanged.
+fn put_dialogue(conn: &Connection, host: i64, transcript: &Transcript) -> rusqlite::Result<()> {
+    if transcript.pieces.is_empty() {
+        return Ok(());
+    }
+    conn.prepare_cached(
+        "INSERT INTO dialogues (host_id, commands, replies, ehlo_keywords) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        host,
+        transcript.commands(),
+        json_text(&replies_json(transcript)),
+        json_text(&keywords_json(transcript)),
+    ])?;
     Ok(())
 }
 

@@ -106,7 +106,7 @@ fn what_is_no_survey_is_refused_with_the_reason() {
         ("other", "database of another program"),
         (
             "newer",
-            "schema version 2, this smtpsweep knows versions up to 1",
+            "schema version 3, this smtpsweep knows versions up to 2",
         ),
         ("unborn", "its schema version is 0"),
         ("absent", "no such survey file"),
@@ -402,4 +402,36 @@ fn a_full_disk_is_told_apart_and_keeps_what_was_committed() {
     assert_eq!(survey.meta("state").unwrap(), Some(json!("interrupted")));
     assert_eq!(survey.meta("cursor").unwrap(), None);
     survey.check().unwrap();
+}
+
+#[test]
+fn a_file_of_version_1_is_read_as_it_is_and_upgraded_for_writing() {
+    let (dir, mut survey) = survey();
+    let transcript = dialogue(b"220 mx ESMTP\r\n", b"250-mx\r\n250 SIZE\r\n");
+    let judged = verdict(Some("Exim"), None, None);
+    fill(&mut survey, 0, 3, Outcome::Completed, &transcript, &judged);
+    survey.close().unwrap();
+    let old = Connection::open(path(&dir)).unwrap();
+    old.execute_batch(
+        "DROP VIEW v_replies; DROP VIEW v_ehlo_keywords; DROP TABLE dialogues; PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(old);
+
+    let reader = Survey::open_readonly(path(&dir)).unwrap();
+    let mut out = Vec::new();
+    assert_eq!(export::ndjson(&reader, None, &mut out).unwrap(), 3);
+    let row: Value = serde_json::from_slice(out.split(|b| *b == b'\n').next().unwrap()).unwrap();
+    assert_eq!(row["replies"][1]["code"], 250);
+    assert_eq!(row["ehlo_keywords"][0]["keyword"], "SIZE");
+    drop(reader);
+
+    let mut writer = Survey::open(path(&dir)).unwrap();
+    fill(&mut writer, 10, 1, Outcome::Completed, &transcript, &judged);
+    let count = |sql: &str| -> i64 { writer.conn.query_row(sql, [], |row| row.get(0)).unwrap() };
+    assert_eq!(count("SELECT count(*) FROM hosts"), 4);
+    assert_eq!(count("SELECT count(*) FROM v_replies"), 3);
+    assert_eq!(count("PRAGMA user_version"), schema::VERSION);
+    writer.close().unwrap();
+    Survey::open(path(&dir)).unwrap();
 }

@@ -72,7 +72,7 @@ fn no_view_passes_on_what_a_terminal_acts_upon() {
     survey.add_rows(&[new], &[], &[]).unwrap();
 
     let views = names(&survey, "view");
-    assert_eq!(views.len(), 8);
+    assert_eq!(views.len(), 10);
     for view in &views {
         let cells = cells(&survey, &format!("SELECT * FROM {view}"));
         assert!(!cells.is_empty(), "{view}");

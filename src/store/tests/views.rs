@@ -264,3 +264,60 @@ fn the_documentation_names_what_a_sweep_writes() {
         assert!(told, "docs/schema.md lacks the count {kind} {name}");
     }
 }
+
+#[test]
+fn dialogues_are_laid_out_step_by_step() {
+    let (_dir, mut survey) = survey();
+    let ehlo = b"250-mx.example.test\r\n250-size 1000\r\n250-X\x1b[31m \x9b1m\r\n250 HELP\n";
+    let transcript = dialogue(b"220 mx ESMTP\r\n", ehlo);
+    fill(
+        &mut survey,
+        0,
+        1,
+        Outcome::Completed,
+        &transcript,
+        &verdict(Some("Exim"), None, None),
+    );
+    let nothing = Transcript::default();
+    fill(
+        &mut survey,
+        1,
+        1,
+        Outcome::NoGreeting,
+        &nothing,
+        &crate::fingerprint::Verdict::default(),
+    );
+    let rows = |sql: &str| -> Vec<String> {
+        let mut statement = survey.conn.prepare(sql).unwrap();
+        let count = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            let cells = (0..count).map(|i| match row.get::<_, rusqlite::types::Value>(i)? {
+                rusqlite::types::Value::Null => Ok("-".to_owned()),
+                rusqlite::types::Value::Integer(n) => Ok(n.to_string()),
+                rusqlite::types::Value::Text(text) => Ok(text),
+                other => panic!("{other:?}"),
+            });
+            Ok(cells.collect::<rusqlite::Result<Vec<_>>>()?.join("|"))
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    };
+    assert_eq!(
+        rows(
+            "SELECT saddr, n, stage, code, enhanced, lines, latency_ms, pieces, quirks FROM v_replies ORDER BY n"
+        ),
+        [
+            "198.18.0.0|0|greeting|220|-|1|12|2|-",
+            "198.18.0.0|1|ehlo|250|-|4|16|1|bare LF, 8-bit octets",
+            "198.18.0.0|2|quit|221|-|1|15|1|-",
+        ]
+    );
+    assert_eq!(
+        rows("SELECT stage, n, keyword, parameters FROM v_ehlo_keywords ORDER BY n"),
+        [
+            "ehlo|0|SIZE|1000",
+            "ehlo|1|X\u{fffd}[31M|\u{fffd}1m",
+            "ehlo|2|HELP|-",
+        ]
+    );
+    assert_eq!(rows("SELECT host_id, commands FROM dialogues"), ["1|2"]);
+}
