@@ -22,6 +22,7 @@ const PRODUCTS: &[(&str, &str, Option<&str>)] = &[
     ("courier", "Courier", None),
     ("chasquid", "chasquid", None),
     ("aiosmtpd", "aiosmtpd", Some("1.4.3")),
+    ("postscreen", "Postfix", None),
 ];
 
 /// Options every sweep of the test internet needs; its servers are near, so timeouts are short.
