@@ -35,6 +35,13 @@ Exit codes:
 
 Unlike a sweep, probe dials without having sent a SYN of its own before.";
 
+/// Exit codes of `classify`, as its `--help` shows them.
+const CLASSIFY_EXIT_CODES: &str = "\
+Exit codes:
+  0    everything was judged
+  1    a line of the input is no record (it is told, the others are judged), or classify failed
+  2    usage: a wrong option, or malformed rules";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "smtpsweep", version, about, after_help = EXIT_CODES)]
@@ -54,7 +61,7 @@ pub enum Command {
     Probe(ProbeArgs),
     /// Print the tables of a survey file
     Report(ReportArgs),
-    /// Apply today's rules to the transcripts stored in a survey file
+    /// Apply today's rules to a survey file's transcripts, or to replies in JSON lines
     Classify(ClassifyArgs),
     /// Write the hosts of a survey file as NDJSON or CSV
     Export(ExportArgs),
@@ -148,9 +155,17 @@ pub struct ReportArgs {
 
 /// `smtpsweep classify`.
 #[derive(Debug, Args)]
+#[command(after_help = CLASSIFY_EXIT_CODES)]
 pub struct ClassifyArgs {
-    /// Survey file
+    /// Survey file; with --ndjson a file of JSON lines, or - for standard input
     pub file: PathBuf,
+    /// Judge replies, one JSON object a line, and print a verdict a line
+    ///
+    /// An object has any of "greeting", "ehlo", "helo", "help", "noop", "unknown", "nul",
+    /// "helo_noarg", "overlong", "starttls", "tls", "tls_ehlo" and "quit", each as text or as
+    /// {"base64": "…"}, and an "id" that is given back; or it is zgrab2's. Other keys are ignored.
+    #[arg(long)]
+    pub ndjson: bool,
     /// Directory of rules/*.toml to use instead of the built-in rules
     #[arg(long, value_name = "DIR")]
     pub rules: Option<PathBuf>,

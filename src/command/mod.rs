@@ -1,5 +1,6 @@
 //! The commands: each takes its arguments to a result, and the result becomes the exit code.
 
+mod classify;
 mod probe;
 mod rules;
 mod survey;
@@ -31,7 +32,7 @@ pub fn main() -> ExitCode {
             .map(run::Finish::exit_code),
         Command::Probe(args) => probe::probe(&args).map(|()| 0),
         Command::Report(args) => survey::report(&args).map(|()| 0),
-        Command::Classify(args) => survey::classify(&args).map(|()| 0),
+        Command::Classify(args) => classify::classify(&args),
         Command::Export(args) => survey::export(&args).map(|()| 0),
         Command::Rules(args) => rules::rules(&args),
     };
@@ -93,6 +94,7 @@ mod tests {
             ("probe 192.0.2.1", true),
             ("report a.db", true),
             ("classify a.db", true),
+            ("classify --ndjson -", true),
             ("export a.db", true),
             ("export a.db -o b.csv", false),
             ("rules list", true),

@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-use super::decide::{PRIOR_BITS, THRESHOLD, Tally, posterior};
-use super::rule::{Example, Owner, Pattern};
+use super::decide::{Decision, PRIOR_BITS, THRESHOLD, Tally};
+use super::rule::{Captured, Example, Owner, Pattern};
 use super::ruleset::RuleSet;
 use super::verdict::Observation;
 use super::view::View;
@@ -57,7 +57,10 @@ impl RuleSet {
                 self.check_example(pattern, example, &mut problems);
             }
             for text in &pattern.counter_examples {
-                if pattern.find(&seen(pattern, text)).is_some() {
+                if pattern
+                    .find_in(&Observation::only(pattern.stage, text.as_bytes()))
+                    .is_some()
+                {
                     problems.push(problem(
                         pattern,
                         format!("counter-example matches: {text:?}"),
@@ -87,7 +90,9 @@ impl RuleSet {
         let mut first = HashMap::new();
         for pattern in &self.patterns {
             let key = (pattern.stage, pattern.sees_host, pattern.text.as_str());
-            if let Some(other) = first.insert(key, &pattern.id) {
+            if pattern.conditions.is_empty()
+                && let Some(other) = first.insert(key, &pattern.id)
+            {
                 problems.push(problem(pattern, format!("the same expression as {other}")));
             }
         }
@@ -95,7 +100,8 @@ impl RuleSet {
 
     fn check_example(&self, pattern: &Pattern, example: &Example, problems: &mut Vec<Problem>) {
         let text = &example.text;
-        let Some((_, found)) = pattern.find(&seen(pattern, text)) else {
+        let observation = example.observation(pattern.stage);
+        let Some(found) = pattern.find_in(&observation) else {
             problems.push(problem(
                 pattern,
                 format!("example does not match: {text:?}"),
@@ -111,13 +117,15 @@ impl RuleSet {
                 problems.push(problem(pattern, reason));
             }
         }
-        let verdict = self.classify(&Observation::only(pattern.stage, text.as_bytes()));
+        let verdict = self.classify(&observation);
         match pattern.owner {
             Owner::Product(index) => {
                 let own = self.products[index].name.as_str();
                 let strong = pattern.weight >= PRIOR_BITS;
                 let reason = match verdict.product.as_deref() {
-                    Some(other) if other != own => format!("{other} wins the example {text:?}"),
+                    Some(other) if other != own && !verdict.self_declared => {
+                        format!("{other} wins the example {text:?}")
+                    }
                     None if strong => format!("nobody wins the example {text:?}"),
                     _ => return,
                 };
@@ -145,10 +153,9 @@ impl RuleSet {
         });
         for rival in rivals {
             let outdone = pattern.examples.iter().all(|example| {
-                let own = pattern.find(&seen(pattern, &example.text));
-                let others = rival.find(&seen(rival, &example.text));
-                match (own, others) {
-                    (Some((_, own)), Some((_, others))) => own
+                let observation = example.observation(pattern.stage);
+                match (pattern.find_in(&observation), rival.find_in(&observation)) {
+                    (Some(own), Some(others)) => own
                         .iter()
                         .zip(others.iter())
                         .all(|((_, own), (_, other))| own.is_none() || own == other),
@@ -172,7 +179,7 @@ impl RuleSet {
         {
             best.add(pattern.stage as usize, pattern.weight);
         }
-        let confidence = posterior(&[best])[0];
+        let confidence = Decision::of(&[best], &self.products).posterior[0];
         (confidence < THRESHOLD)
             .then(|| format!("can never be named: all its patterns together reach {confidence:.2}"))
     }
@@ -199,7 +206,7 @@ impl RuleSet {
             ] {
                 let verdict =
                     self.classify(&Observation::only(Stage::Greeting, greeting.as_bytes()));
-                if let Some(named) = verdict.product {
+                if let (Some(named), false) = (verdict.product, verdict.self_declared) {
                     return Some(format!(
                         "a host name alone is taken for {named}: {greeting:?}"
                     ));
@@ -214,18 +221,39 @@ fn problem(pattern: &Pattern, reason: String) -> Problem {
     Problem {
         file: pattern.file.clone(),
         line: pattern.line,
-        rule: pattern.id.clone(),
+        rule: pattern.id.to_string(),
         reason,
     }
 }
 
-/// A text as the pattern sees it.
-fn seen(pattern: &Pattern, text: &str) -> Vec<u8> {
-    let view = View::new(pattern.stage, text.as_bytes());
-    if pattern.sees_host {
-        view.raw
-    } else {
-        view.masked
+impl Pattern {
+    /// What the pattern finds in an observation, if it matches and its conditions hold.
+    fn find_in(&self, observation: &Observation<'_>) -> Option<Captured> {
+        let views: Vec<_> = Stage::ALL
+            .iter()
+            .map(|&stage| {
+                observation
+                    .reply(stage)
+                    .map(|reply| View::new(stage, reply))
+            })
+            .collect();
+        let view = |stage: Stage| views[stage as usize].as_ref();
+        let own = view(self.stage)?;
+        if !self.conditions.hold(self.stage, view) {
+            return None;
+        }
+        self.find(own.text(self.sees_host))
+            .map(|(_, captured)| captured)
+    }
+}
+
+impl Example {
+    /// The example as an observation: its reply at the pattern's stage, and what goes with it.
+    fn observation(&self, stage: Stage) -> Observation<'_> {
+        self.with.iter().fold(
+            Observation::only(stage, self.text.as_bytes()),
+            |seen, (stage, text)| seen.with(*stage, text.as_bytes()),
+        )
     }
 }
 

@@ -1,27 +1,21 @@
 //! All rules together: where they come from, their digest, their patterns grouped for matching.
 //!
-//! Patterns are grouped by stage and by the view they want, and each group is one regular
-//! expression set: a reply is read once per group, however many rules there are.
+//! Patterns are grouped by stage and by the view they want, and each group has one matcher: a reply
+//! is read once per group, however many rules there are.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use regex::bytes::{RegexSet, RegexSetBuilder};
 use sha2::{Digest, Sha256};
 
 use super::builtin;
 use super::category::Category;
 use super::error::RuleError;
+use super::matcher::Matcher;
 use super::rule::{NotMail, Owner, Pattern, Product};
 use super::source::{Care, Parsed};
 use crate::smtp::Stage;
-
-/// Bytes the compiled set of a stage may take: room for thousands of patterns.
-const SET_LIMIT: usize = 64 << 20;
-
-/// Bytes the states of a set may take while it runs, per set and thread. A peer can fill this with
-/// odd replies, but not exceed it.
-const CACHE_LIMIT: usize = 8 << 20;
 
 /// A checked set of rules.
 #[derive(Debug)]
@@ -29,18 +23,11 @@ pub struct RuleSet {
     pub(super) products: Vec<Product>,
     pub(super) not_mail: Vec<NotMail>,
     pub(super) patterns: Vec<Pattern>,
-    pub(super) groups: Vec<Group>,
+    /// By stage: the patterns that see masked replies, and those that see host names.
+    pub(super) matchers: [[Option<Matcher>; 2]; Stage::ALL.len()],
+    /// The family that each family belongs to, where it belongs to one.
+    pub(super) parents: BTreeMap<String, String>,
     digest: String,
-}
-
-/// The patterns of one stage that want the same view.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) stage: Stage,
-    pub(super) sees_host: bool,
-    pub(super) set: RegexSet,
-    /// The index of each of the set's expressions in `RuleSet::patterns`.
-    pub(super) patterns: Vec<usize>,
 }
 
 /// A product in an overview.
@@ -116,12 +103,14 @@ impl RuleSet {
         for (name, text) in sources {
             parsed.read(name, text, care)?;
         }
-        let groups = group(&parsed.patterns)?;
+        parsed.finish()?;
+        let matchers = matchers(&parsed.patterns)?;
         Ok(Self {
             products: parsed.products,
             not_mail: parsed.not_mail,
             patterns: parsed.patterns,
-            groups,
+            matchers,
+            parents: parsed.parents,
             digest: digest(sources),
         })
     }
@@ -165,34 +154,17 @@ impl RuleSet {
     }
 }
 
-fn group(patterns: &[Pattern]) -> Result<Vec<Group>, RuleError> {
-    let mut groups = Vec::new();
+fn matchers(patterns: &[Pattern]) -> Result<[[Option<Matcher>; 2]; Stage::ALL.len()], RuleError> {
+    let mut matchers = [const { [const { None }; 2] }; Stage::ALL.len()];
     for &stage in Stage::ALL {
         for sees_host in [false, true] {
-            let members: Vec<usize> = (0..patterns.len())
-                .filter(|&i| patterns[i].stage == stage && patterns[i].sees_host == sees_host)
-                .collect();
-            if members.is_empty() {
-                continue;
-            }
-            let set = RegexSetBuilder::new(members.iter().map(|&i| &patterns[i].text))
-                .unicode(false)
-                .size_limit(SET_LIMIT)
-                .dfa_size_limit(CACHE_LIMIT)
-                .build()
-                .map_err(|e| RuleError::TooLarge {
-                    stage: stage.name(),
-                    reason: e.to_string(),
-                })?;
-            groups.push(Group {
-                stage,
-                sees_host,
-                set,
-                patterns: members,
-            });
+            let members = (0..patterns.len())
+                .filter(|&i| patterns[i].stage == stage && patterns[i].sees_host == sees_host);
+            matchers[stage as usize][usize::from(sees_host)] =
+                Matcher::new(stage, patterns, members)?;
         }
     }
-    Ok(groups)
+    Ok(matchers)
 }
 
 fn digest(sources: &[(&str, &str)]) -> String {

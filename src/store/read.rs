@@ -238,7 +238,7 @@ fn verdict(row: &Row<'_>, parts: Parts) -> rusqlite::Result<Option<Verdict>> {
     let Some(confidence) = row.get(22)? else {
         return Ok(None);
     };
-    Ok(Some(Verdict {
+    let mut verdict = Verdict {
         product: row.get(23)?,
         vendor: row.get(24)?,
         version: row.get(25)?,
@@ -259,7 +259,10 @@ fn verdict(row: &Row<'_>, parts: Parts) -> rusqlite::Result<Option<Verdict>> {
         family: row.get(32)?,
         patch: row.get(33)?,
         protocol: row.get(34)?,
-    }))
+        ..Verdict::default()
+    };
+    verdict.read_marks();
+    Ok(Some(verdict))
 }
 
 /// A column whose text must be one of a closed set of names.

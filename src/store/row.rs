@@ -144,7 +144,7 @@ pub(crate) fn evidence_json(evidence: &[Evidence]) -> Value {
     evidence
         .iter()
         .map(|e| {
-            json!({"stage": e.stage.name(), "rule": e.rule, "matched": e.matched, "weight": e.weight})
+            json!({"stage": e.stage.name(), "rule": &*e.rule, "matched": &*e.matched, "weight": e.weight})
         })
         .collect()
 }
@@ -159,8 +159,8 @@ pub(crate) fn evidence_from(text: &str) -> Option<Vec<Evidence>> {
         .map(|e| {
             Some(Evidence {
                 stage: Stage::from_name(e["stage"].as_str()?)?,
-                rule: e["rule"].as_str()?.to_owned(),
-                matched: e["matched"].as_str()?.to_owned(),
+                rule: e["rule"].as_str()?.into(),
+                matched: e["matched"].as_str()?.into(),
                 weight: e["weight"].as_f64()?,
             })
         })

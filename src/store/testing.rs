@@ -137,13 +137,14 @@ pub(crate) fn verdict(
         evidence: product
             .map(|p| Evidence {
                 stage: Stage::Greeting,
-                rule: format!("{p}/greeting"),
-                matched: "ESMTP \u{1b} \"Postfix\"".to_owned(),
+                rule: format!("{p}/greeting").into(),
+                matched: "ESMTP \u{1b} \"Postfix\"".into(),
                 weight: 0.95,
             })
             .into_iter()
             .collect(),
         cluster: cluster.map(own),
+        ..Verdict::default()
     }
 }
 
