@@ -65,7 +65,7 @@ pub enum Command {
     Classify(ClassifyArgs),
     /// Write the hosts of a survey file as NDJSON or CSV
     Export(ExportArgs),
-    /// Check, list or explain the fingerprint rules
+    /// Check, list, explain or measure the fingerprint rules
     Rules(RulesArgs),
 }
 
@@ -223,6 +223,34 @@ pub enum RulesCommand {
     List,
     /// Show what matched, with which weight, and the runner-up
     Explain(ExplainArgs),
+    /// Measure the rules on labelled replies and print the figures in Markdown
+    Accuracy(AccuracyArgs),
+}
+
+/// `smtpsweep rules accuracy`.
+#[derive(Debug, Args)]
+pub struct AccuracyArgs {
+    /// Files of labelled replies, one JSON object a line
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Tell every row that is not right
+    #[arg(long)]
+    pub wrong: bool,
+    /// File to write the reliability diagram to
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Per cent of the identifiable rows that must be right, else the exit code is 1
+    #[arg(long, value_name = "PERCENT", help_heading = "Thresholds")]
+    pub min_right: Option<f64>,
+    /// Per cent of them that may be wrong
+    #[arg(long, value_name = "PERCENT", help_heading = "Thresholds")]
+    pub max_wrong: Option<f64>,
+    /// Per cent of the negatives that may be given a product
+    #[arg(long, value_name = "PERCENT", help_heading = "Thresholds")]
+    pub max_false: Option<f64>,
+    /// Per cent of the disguised sessions whose family must be right
+    #[arg(long, value_name = "PERCENT", help_heading = "Thresholds")]
+    pub min_disguised: Option<f64>,
 }
 
 /// `smtpsweep rules explain`.

@@ -1,5 +1,6 @@
 //! The commands: each takes its arguments to a result, and the result becomes the exit code.
 
+mod accuracy;
 mod classify;
 mod probe;
 mod rules;

@@ -1,9 +1,10 @@
-//! `smtpsweep rules check|list|explain`.
+//! `smtpsweep rules check|list|explain`; `accuracy` has a module of its own.
 
 use std::io::{self, Write as _};
 
 use anyhow::{Context as _, bail};
 
+use super::accuracy::accuracy;
 use crate::cli::{ExplainArgs, RulesArgs, RulesCommand};
 use crate::config::{self, ConfigError};
 use crate::fingerprint::{Explanation, Observation, Replies, RuleSet};
@@ -19,6 +20,7 @@ pub(super) fn rules(args: &RulesArgs) -> anyhow::Result<u8> {
     let rules = config::rules(args.rules.as_deref()).map_err(ConfigError::from)?;
     match &args.command {
         RulesCommand::Check => check(&rules),
+        RulesCommand::Accuracy(args) => accuracy(&rules, args),
         RulesCommand::List => list(&rules).map(|()| 0),
         RulesCommand::Explain(args) => explain(&rules, args).map(|()| 0),
     }

@@ -38,6 +38,8 @@ pub struct Classifier<'r> {
     rules: &'r RuleSet,
     scratch: Scratch,
     views: Views,
+    /// Patterns that are left out, by index; none if empty.
+    without: Vec<bool>,
 }
 
 /// The views of a session's replies, in memory that is used again.
@@ -68,6 +70,7 @@ impl RuleSet {
             rules: self,
             scratch: Scratch::new(self.patterns.len(), true),
             views: Views::default(),
+            without: Vec::new(),
         }
     }
 
@@ -78,9 +81,7 @@ impl RuleSet {
 
     /// Which product said this, with everything that was weighed.
     pub fn explain(&self, observation: &Observation<'_>) -> Explanation {
-        let mut single = self.single();
-        let findings = single.find(observation);
-        single.explanation(observation, &findings)
+        self.single().explain(observation)
     }
 
     fn single(&self) -> Classifier<'_> {
@@ -88,6 +89,7 @@ impl RuleSet {
             rules: self,
             scratch: Scratch::new(self.patterns.len(), false),
             views: Views::default(),
+            without: Vec::new(),
         }
     }
 }
@@ -120,6 +122,25 @@ impl Classifier<'_> {
         self.verdict(observation, &findings)
     }
 
+    /// Which product said this, with everything that was weighed.
+    pub fn explain(&mut self, observation: &Observation<'_>) -> Explanation {
+        let findings = self.find(observation);
+        self.explanation(observation, &findings)
+    }
+
+    /// The same without the patterns of which `leave_out` says so, given their identifiers: to see
+    /// what the others do.
+    #[must_use]
+    pub fn without(mut self, leave_out: impl Fn(&str) -> bool) -> Self {
+        self.without = self
+            .rules
+            .patterns
+            .iter()
+            .map(|p| leave_out(&p.id))
+            .collect();
+        self
+    }
+
     /// Finds what matches and decides; what is said without a code is tried with one.
     fn find(&mut self, observation: &Observation<'_>) -> Findings {
         self.views.fill(observation);
@@ -128,7 +149,8 @@ impl Classifier<'_> {
             return findings;
         };
         // `2200 x` is no greeting with a lost code but a wrong one.
-        let lost = code_of(text).is_none() && text.first().is_some_and(|b| !b.is_ascii_digit());
+        let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
+        let lost = code_of(text).is_none() && digits < 3;
         if !lost || findings.other_protocol.is_some() {
             return findings;
         }
@@ -173,6 +195,9 @@ impl Classifier<'_> {
     /// Takes note of a pattern whose expression matched, if its other conditions hold.
     fn note(&self, findings: &mut Findings, stage: Stage, hits: &Arc<[Hit]>, at: usize) {
         let index = hits[at].pattern;
+        if self.without.get(index) == Some(&true) {
+            return;
+        }
         let pattern = &self.rules.patterns[index];
         match pattern.owner {
             Owner::NotMail(_) => {

@@ -131,6 +131,17 @@ impl RuleSet {
         &self.products
     }
 
+    /// The families that a family belongs to, from itself to the outermost.
+    pub fn families<'a>(&'a self, family: &'a str) -> impl Iterator<Item = &'a str> {
+        // A circle in the files would have no end; no tree is this deep.
+        std::iter::successors(Some(family), |f| self.parents.get(*f).map(String::as_str)).take(8)
+    }
+
+    /// The outermost family that a family belongs to.
+    pub fn top_family<'a>(&'a self, family: &'a str) -> &'a str {
+        self.families(family).last().unwrap_or(family)
+    }
+
     /// The products in the order of their names, with the number of their patterns.
     pub fn list(&self) -> Vec<Listing> {
         let mut list: Vec<_> = self
