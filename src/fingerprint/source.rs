@@ -156,6 +156,8 @@ struct NotMailTable {
 struct File<'a> {
     name: &'a str,
     text: &'a str,
+    /// Where each line starts, in octets.
+    lines: Vec<usize>,
     care: Care,
 }
 
@@ -165,7 +167,15 @@ impl Parsed {
     /// # Errors
     /// [`RuleError::Malformed`] with the place, [`RuleError::Twice`] for a repeated product.
     pub(super) fn read(&mut self, name: &str, text: &str, care: Care) -> Result<(), RuleError> {
-        let file = File { name, text, care };
+        let newlines = text.bytes().zip(1..).filter(|(byte, _)| *byte == b'\n');
+        let file = File {
+            name,
+            text,
+            lines: std::iter::once(0)
+                .chain(newlines.map(|(_, next)| next))
+                .collect(),
+            care,
+        };
         let table: FileTable = toml::from_str(text)
             .map_err(|e| file.malformed(e.span().unwrap_or(0..0), e.message().to_owned()))?;
         for product in table.product {
@@ -500,8 +510,7 @@ impl File<'_> {
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        before.bytes().filter(|&b| b == b'\n').count() + 1
+        self.lines.partition_point(|&start| start <= span.start)
     }
 }
 
