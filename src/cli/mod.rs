@@ -65,7 +65,7 @@ pub enum Command {
     Classify(ClassifyArgs),
     /// Write the hosts of a survey file as NDJSON or CSV
     Export(ExportArgs),
-    /// Check, list, explain or measure the fingerprint rules
+    /// Check, list, explain, measure or draft fingerprint rules
     Rules(RulesArgs),
 }
 
@@ -151,6 +151,24 @@ pub struct ReportArgs {
     /// Write the figures as JSON instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Level at which products are counted
+    #[arg(long, value_enum, default_value_t = ReportLevel::Product)]
+    pub by: ReportLevel,
+}
+
+/// The levels of `smtpsweep report --by`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportLevel {
+    /// Each product, with its versions
+    Product,
+    /// Products of one family together
+    Family,
+    /// Families that belong together as one (Symantec under Broadcom)
+    RootFamily,
+    /// Products of one vendor together
+    Vendor,
+    /// Products of one kind together
+    Category,
 }
 
 /// `smtpsweep classify`.
@@ -218,13 +236,35 @@ pub struct RulesArgs {
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
     /// Check that every example matches its rule and no other product wins
-    Check,
+    Check(CheckArgs),
     /// List the products the rules know
     List,
     /// Show what matched, with which weight, and the runner-up
     Explain(ExplainArgs),
+    /// List what a survey's unknown servers have in common, or draft a rule for a cluster of them
+    Suggest(SuggestArgs),
     /// Measure the rules on labelled replies and print the figures in Markdown
     Accuracy(AccuracyArgs),
+}
+
+/// `smtpsweep rules check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// List patterns that match another product's example, and those tried on every reply
+    #[arg(long)]
+    pub overlaps: bool,
+}
+
+/// `smtpsweep rules suggest`.
+#[derive(Debug, Args)]
+pub struct SuggestArgs {
+    /// Survey file
+    pub file: PathBuf,
+    /// Cluster to draft a rule for, as the list names it: g1, g2, … by greeting, b1, b2, … by behaviour
+    pub cluster: Option<String>,
+    /// Clusters of each kind to list
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub clusters: usize,
 }
 
 /// `smtpsweep rules accuracy`.
@@ -257,12 +297,12 @@ pub struct AccuracyArgs {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// Survey file to take the transcript from
-    #[arg(requires = "address", conflicts_with_all = ["greeting", "ehlo", "helo", "quit"])]
+    #[arg(requires = "address", conflicts_with_all = ["greeting", "ehlo", "helo", "quit", "reply"])]
     pub file: Option<PathBuf>,
     /// Address of the host within the survey file
     pub address: Option<std::net::Ipv4Addr>,
     /// A greeting, such as "220 mx.example ESMTP Postfix"
-    #[arg(long, value_name = "TEXT", required_unless_present_any = ["file", "ehlo", "helo", "quit"])]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["file", "ehlo", "helo", "quit", "reply"])]
     pub greeting: Option<String>,
     /// A reply to EHLO (\r and \n are understood)
     #[arg(long, value_name = "TEXT")]
@@ -273,6 +313,9 @@ pub struct ExplainArgs {
     /// A reply to QUIT
     #[arg(long, value_name = "TEXT")]
     pub quit: Option<String>,
+    /// A reply at any other stage, such as unknown="500 what?"
+    #[arg(long, value_name = "STAGE=TEXT")]
+    pub reply: Vec<String>,
 }
 
 #[cfg(test)]

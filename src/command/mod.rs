@@ -4,6 +4,7 @@ mod accuracy;
 mod classify;
 mod probe;
 mod rules;
+mod suggest;
 mod survey;
 
 use std::io;

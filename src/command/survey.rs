@@ -5,14 +5,22 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Context as _;
 
-use crate::cli::{ExportArgs, ExportFormat, ReportArgs};
-use crate::report::Report;
+use crate::cli::{ExportArgs, ExportFormat, ReportArgs, ReportLevel};
+use crate::fingerprint::RuleSet;
+use crate::report::{Level, Report};
 use crate::store::{FIELDS, Fields, Survey, export};
 
 /// `smtpsweep report FILE`.
 pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
     let survey = Survey::open_readonly(&args.file)?;
-    let report = Report::load(&survey)?;
+    let level = match args.by {
+        ReportLevel::Product => Level::Product,
+        ReportLevel::Family => Level::Family,
+        ReportLevel::RootFamily => Level::RootFamily,
+        ReportLevel::Vendor => Level::Vendor,
+        ReportLevel::Category => Level::Category,
+    };
+    let report = Report::load_at(&survey, level, &RuleSet::builtin())?;
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{}", report.to_json())?;

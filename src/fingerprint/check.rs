@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use super::decide::{Decision, PRIOR_BITS, THRESHOLD, Tally};
+use super::matcher::needed;
 use super::rule::{Captured, Example, Owner, Pattern};
 use super::ruleset::RuleSet;
 use super::verdict::Observation;
@@ -84,6 +85,41 @@ impl RuleSet {
         }
         problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         problems
+    }
+
+    /// Patterns that match an example of another product, which wins it all the same: where two rules
+    /// look at the same words, and what a change of weight would turn around.
+    pub fn overlaps(&self) -> Vec<Problem> {
+        let mut overlaps = Vec::new();
+        for owner in &self.patterns {
+            for example in &owner.examples {
+                let explained = self.explain(&example.observation(owner.stage));
+                for found in explained.matches.iter().filter(|f| f.rule != owner.id) {
+                    let Some(pattern) = self.patterns.iter().find(|p| p.id == found.rule) else {
+                        continue;
+                    };
+                    if pattern.owner == owner.owner {
+                        continue;
+                    }
+                    let reason = format!(
+                        "matches an example of {} with {} bits against {}: {:?}",
+                        owner.id, pattern.weight, owner.weight, example.text
+                    );
+                    overlaps.push(problem(pattern, reason));
+                }
+            }
+        }
+        overlaps.sort_by(|a, b| (&a.file, a.line, &a.reason).cmp(&(&b.file, b.line, &b.reason)));
+        overlaps.dedup_by(|a, b| a.rule == b.rule && a.reason == b.reason);
+        overlaps
+    }
+
+    /// Patterns whose expression has no words of its own, so that it is tried on every reply.
+    pub fn unfiltered(&self) -> Vec<&Pattern> {
+        self.patterns
+            .iter()
+            .filter(|p| needed(p).is_none())
+            .collect()
     }
 
     fn check_duplicates(&self, problems: &mut Vec<Problem>) {
@@ -375,6 +411,101 @@ mod tests {
             &[("Foo", 5, "examples = [{ text = '220 x ESMTP Foo' }]")],
         )]);
         assert!(reasons(&rules).contains("Foo: can never be named"));
+    }
+
+    #[test]
+    fn overlaps_are_told_though_the_right_product_wins() {
+        let example = "examples = [{ text = '220 x ESMTP Foo Bar' }]";
+        let rules = rules(&[
+            (
+                "Foo",
+                &[("Foo", 12, "examples = [{ text = '220 x ESMTP Foo' }]")],
+            ),
+            ("FooBar", &[("Foo Bar", 20, example)]),
+        ]);
+        assert_eq!(reasons(&rules), "");
+        let overlaps = rules.overlaps();
+        assert_eq!(overlaps.len(), 1);
+        let told = overlaps[0].to_string();
+        assert!(
+            told.contains("Foo/greeting/1: matches an example of FooBar/greeting/1"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn conditions_are_proven_by_examples_with_more_than_one_reply() {
+        let text = r#"
+            family = "Test"
+            [[product]]
+            name = "Foo"
+            category = "other"
+            [[product.pattern]]
+            on = "unknown"
+            codes = { unknown = "502 5.5.2", nul = 501 }
+            echo = "none"
+            weight = 12
+            examples = [{ text = "502 5.5.2 What?", with = { nul = "501 no" } }]
+            [[product.pattern]]
+            on = "ehlo"
+            ehlo_order = ["PIPELINING", "SIZE?", "XFOO"]
+            ehlo_lacks = ["CHUNKING"]
+            weight = 12
+            examples = [{ text = "250-h\r\n250-PIPELINING\r\n250 XFOO" }]
+            [[product.pattern]]
+            on = "help"
+            literal = "ask (foo) [or not]"
+            weight = 12
+            examples = [{ text = "214 ask (foo) [or not]" }]
+        "#;
+        let sound = |text: &str| RuleSet::parse(&[("test.toml", text)]).map(|r| reasons(&r));
+        assert_eq!(sound(text).expect("sound"), "");
+        for (from, to) in [
+            ("nul = \"501 no\"", "nul = \"500 no\""),
+            ("502 5.5.2 What?", "502 5.5.2 XYZZY?"),
+            (
+                "250-PIPELINING\\r\\n250 XFOO",
+                "250-XFOO\\r\\n250 PIPELINING",
+            ),
+            ("250 XFOO", "250-XFOO\\r\\n250 CHUNKING"),
+            ("214 ask (foo) [or not]", "214 ask foo or not"),
+        ] {
+            let changed = text.replace(from, to);
+            assert_ne!(changed, text, "{from}");
+            assert!(
+                sound(&changed)
+                    .expect("sound")
+                    .contains("example does not match"),
+                "{from}"
+            );
+        }
+        for (from, to, told) in [
+            (
+                "nul = 501",
+                "nul = 51",
+                "test.toml:8:52: \"51\" is no reply code",
+            ),
+            (
+                "nul = 501",
+                "nil = 501",
+                "test.toml:8:45: unknown stage \"nil\"",
+            ),
+            (
+                "\"none\"",
+                "\"loud\"",
+                "test.toml:9:20: unknown echo; one of: exact",
+            ),
+            ("literal = ", "regex = 'x'\nliteral = ", "not both"),
+            (
+                "literal = \"ask (foo) [or not]\"",
+                "",
+                "a pattern needs `regex`, `literal`",
+            ),
+        ] {
+            let changed = text.replace(from, to);
+            let error = sound(&changed).expect_err(from).to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

@@ -106,11 +106,6 @@ impl Matcher {
         }))
     }
 
-    /// How many of its expressions run over every reply.
-    pub(super) fn unfiltered(&self) -> usize {
-        self.always.len()
-    }
-
     /// Hands over every pattern whose expression may match the text, each once.
     fn candidates(&self, text: &[u8], seen: &mut Seen, mut take: impl FnMut(usize)) {
         seen.forget();
@@ -131,7 +126,7 @@ impl Matcher {
 }
 
 /// The literals of which one is in every text that a pattern matches.
-fn needed(pattern: &Pattern) -> Option<Vec<String>> {
+pub(super) fn needed(pattern: &Pattern) -> Option<Vec<String>> {
     let literals = literal::required(&pattern.text);
     if literals.is_some() || !matches!(pattern.stage, Stage::Ehlo | Stage::TlsEhlo) {
         return literals;

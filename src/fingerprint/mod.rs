@@ -29,11 +29,13 @@ mod error;
 mod literal;
 mod matcher;
 mod normalise;
+mod passive;
 mod record;
 mod release;
 mod rule;
 mod ruleset;
 mod source;
+mod suggest;
 mod verdict;
 mod view;
 
@@ -43,9 +45,11 @@ pub use classify::Classifier;
 pub use decide::{PRIOR_BITS, THRESHOLD};
 pub use error::RuleError;
 pub use normalise::normalise_greeting;
+pub use passive::SynAck;
 pub use record::{Record, RecordError};
 pub use rule::{Captured, Example, NotMail, Pattern, Product};
 pub use ruleset::{Listing, RuleSet};
+pub use suggest::{behaviour, draft};
 pub use verdict::{
     CLAIM, Candidate, Evidence, Explanation, FRONT, Match, Observation, Replies, SELF_DECLARED,
     Verdict,

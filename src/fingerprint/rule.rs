@@ -44,6 +44,13 @@ pub struct Product {
     pub line: usize,
 }
 
+impl Product {
+    /// Whether it has patterns at a stage.
+    pub const fn is_known_at(&self, stage: Stage) -> bool {
+        self.known & (1 << stage as u32) != 0
+    }
+}
+
 /// What a pattern speaks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -178,7 +185,7 @@ pub(super) fn compile(text: &str) -> Result<Regex, regex::Error> {
 }
 
 /// A captured value without the punctuation around it.
-fn tidy(value: &str) -> &str {
+pub(super) fn tidy(value: &str) -> &str {
     let trimmed = value.trim_matches(|c: char| c.is_whitespace() || ",;:".contains(c));
     trimmed.trim_end_matches(['.', '-', '('])
 }

@@ -52,6 +52,18 @@ impl Survey {
         Ok(())
     }
 
+    /// Hands over every host in the order of storing, as of one moment. Memory does not grow with
+    /// the survey.
+    ///
+    /// # Errors
+    /// If the database cannot be read, or the first error that `each` returns.
+    pub fn for_each_host<E: From<StoreError>>(
+        &self,
+        each: impl FnMut(StoredHost) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.scan(Parts::ALL, each)
+    }
+
     /// One host by its address.
     ///
     /// # Errors

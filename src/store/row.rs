@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use crate::fingerprint::{Category, Evidence, Replies, Verdict};
+use crate::fingerprint::{Category, Evidence, Replies, SynAck, Verdict};
 use crate::session::SessionRecord;
 use crate::smtp::{Outcome, Stage, Transcript};
 
@@ -57,6 +57,18 @@ pub struct HostRow {
 }
 
 impl HostRow {
+    /// What its SYN-ACK shows of the system.
+    pub fn syn_ack(&self) -> SynAck {
+        SynAck {
+            ttl: self.ttl,
+            window: self.window,
+            mss: self.mss,
+            wscale: self.wscale,
+            sack_perm: self.sack_perm,
+            ts_val: self.ts_val,
+        }
+    }
+
     /// The row of a finished session.
     pub(super) fn of(record: &SessionRecord) -> Self {
         let responder = &record.responder;

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::read::Parts;
 use super::row::{HostRow, NewHost};
-use super::{StoreError, StoredHost, Survey};
+use super::{StoreError, Survey};
 use crate::fingerprint::{Category, Evidence, Verdict};
 use crate::smtp::{Outcome, Piece, Side, Stage, Transcript};
 
@@ -29,13 +28,6 @@ impl Survey {
         self.conn
             .query_row("SELECT count(*) FROM hosts", [], |row| row.get(0))
             .map_err(|e| self.failed("read", e))
-    }
-
-    pub(crate) fn for_each_host<E: From<StoreError>>(
-        &self,
-        each: impl FnMut(StoredHost) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.scan(Parts::ALL, each)
     }
 
     pub(crate) fn set_counts(&mut self, counts: &[(&str, &str, u64)]) -> Result<(), StoreError> {
