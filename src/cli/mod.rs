@@ -35,6 +35,13 @@ Exit codes:
 
 Unlike a sweep, probe dials without having sent a SYN of its own before.";
 
+/// Exit codes of `classify`, as its `--help` shows them.
+const CLASSIFY_EXIT_CODES: &str = "\
+Exit codes:
+  0    everything was judged
+  1    a line of the input is no record (it is told, the others are judged), or classify failed
+  2    usage: a wrong option, or malformed rules";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "smtpsweep", version, about, after_help = EXIT_CODES)]
@@ -54,11 +61,11 @@ pub enum Command {
     Probe(ProbeArgs),
     /// Print the tables of a survey file
     Report(ReportArgs),
-    /// Apply today's rules to the transcripts stored in a survey file
+    /// Apply today's rules to a survey file's transcripts, or to replies in JSON lines
     Classify(ClassifyArgs),
     /// Write the hosts of a survey file as NDJSON or CSV
     Export(ExportArgs),
-    /// Check, list or explain the fingerprint rules
+    /// Check, list, explain, measure or draft fingerprint rules
     Rules(RulesArgs),
 }
 
@@ -162,13 +169,39 @@ pub struct ReportArgs {
     /// Write the figures as JSON instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Level at which products are counted
+    #[arg(long, value_enum, default_value_t = ReportLevel::Product)]
+    pub by: ReportLevel,
+}
+
+/// The levels of `smtpsweep report --by`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportLevel {
+    /// Each product, with its versions
+    Product,
+    /// Products of one family together
+    Family,
+    /// Families that belong together as one (Symantec under Broadcom)
+    RootFamily,
+    /// Products of one vendor together
+    Vendor,
+    /// Products of one kind together
+    Category,
 }
 
 /// `smtpsweep classify`.
 #[derive(Debug, Args)]
+#[command(after_help = CLASSIFY_EXIT_CODES)]
 pub struct ClassifyArgs {
-    /// Survey file
+    /// Survey file; with --ndjson a file of JSON lines, or - for standard input
     pub file: PathBuf,
+    /// Judge replies, one JSON object a line, and print a verdict a line
+    ///
+    /// An object has any of "greeting", "ehlo", "helo", "help", "noop", "unknown", "nul",
+    /// "helo_noarg", "overlong", "starttls", "tls", "tls_ehlo" and "quit", each as text or as
+    /// {"base64": "…"}, and an "id" that is given back; or it is zgrab2's. Other keys are ignored.
+    #[arg(long)]
+    pub ndjson: bool,
     /// Directory of rules/*.toml to use instead of the built-in rules
     #[arg(long, value_name = "DIR")]
     pub rules: Option<PathBuf>,
@@ -221,23 +254,73 @@ pub struct RulesArgs {
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
     /// Check that every example matches its rule and no other product wins
-    Check,
+    Check(CheckArgs),
     /// List the products the rules know
     List,
     /// Show what matched, with which weight, and the runner-up
     Explain(ExplainArgs),
+    /// List what a survey's unknown servers have in common, or draft a rule for a cluster of them
+    Suggest(SuggestArgs),
+    /// Measure the rules on labelled replies and print the figures in Markdown
+    Accuracy(AccuracyArgs),
+}
+
+/// `smtpsweep rules check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// List patterns that match another product's example, and those tried on every reply
+    #[arg(long)]
+    pub overlaps: bool,
+}
+
+/// `smtpsweep rules suggest`.
+#[derive(Debug, Args)]
+pub struct SuggestArgs {
+    /// Survey file
+    pub file: PathBuf,
+    /// Cluster to draft a rule for, as the list names it: g1, g2, … by greeting, b1, b2, … by behaviour
+    pub cluster: Option<String>,
+    /// Clusters of each kind to list
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub clusters: usize,
+}
+
+/// `smtpsweep rules accuracy`.
+#[derive(Debug, Args)]
+pub struct AccuracyArgs {
+    /// Files of labelled replies, one JSON object a line
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Tell every row that is not right
+    #[arg(long)]
+    pub wrong: bool,
+    /// File to write the reliability diagram to
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Per cent of the identifiable rows that must be right, else the exit code is 1
+    #[arg(long, value_name = "PERCENT", help_heading = "Thresholds")]
+    pub min_right: Option<f64>,
+    /// Per cent of them that may be wrong
+    #[arg(long, value_name = "PERCENT", help_heading = "Thresholds")]
+    pub max_wrong: Option<f64>,
+    /// Per cent of the negatives that may be given a product
+    #[arg(long, value_name = "PERCENT", help_heading = "Thresholds")]
+    pub max_false: Option<f64>,
+    /// Per cent of the disguised sessions whose family must be right
+    #[arg(long, value_name = "PERCENT", help_heading = "Thresholds")]
+    pub min_disguised: Option<f64>,
 }
 
 /// `smtpsweep rules explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// Survey file to take the transcript from
-    #[arg(requires = "address", conflicts_with_all = ["greeting", "ehlo", "helo", "quit"])]
+    #[arg(requires = "address", conflicts_with_all = ["greeting", "ehlo", "helo", "quit", "reply"])]
     pub file: Option<PathBuf>,
     /// Address of the host within the survey file
     pub address: Option<std::net::Ipv4Addr>,
     /// A greeting, such as "220 mx.example ESMTP Postfix"
-    #[arg(long, value_name = "TEXT", required_unless_present_any = ["file", "ehlo", "helo", "quit"])]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["file", "ehlo", "helo", "quit", "reply"])]
     pub greeting: Option<String>,
     /// A reply to EHLO (\r and \n are understood)
     #[arg(long, value_name = "TEXT")]
@@ -248,6 +331,9 @@ pub struct ExplainArgs {
     /// A reply to QUIT
     #[arg(long, value_name = "TEXT")]
     pub quit: Option<String>,
+    /// A reply at any other stage, such as unknown="500 what?"
+    #[arg(long, value_name = "STAGE=TEXT")]
+    pub reply: Vec<String>,
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! The commands: each takes its arguments to a result, and the result becomes the exit code.
 
+mod accuracy;
+mod classify;
 mod probe;
 mod rules;
+mod suggest;
 mod survey;
 
 use std::io;
@@ -31,7 +34,7 @@ pub fn main() -> ExitCode {
             .map(run::Finish::exit_code),
         Command::Probe(args) => probe::probe(&args).map(|()| 0),
         Command::Report(args) => survey::report(&args).map(|()| 0),
-        Command::Classify(args) => survey::classify(&args).map(|()| 0),
+        Command::Classify(args) => classify::classify(&args),
         Command::Export(args) => survey::export(&args).map(|()| 0),
         Command::Rules(args) => rules::rules(&args),
     };
@@ -93,6 +96,7 @@ mod tests {
             ("probe 192.0.2.1", true),
             ("report a.db", true),
             ("classify a.db", true),
+            ("classify --ndjson -", true),
             ("export a.db", true),
             ("export a.db -o b.csv", false),
             ("rules list", true),

@@ -1,12 +1,14 @@
-//! `smtpsweep rules check|list|explain`.
+//! `smtpsweep rules check|list|explain`; `accuracy` and `suggest` have modules of their own.
 
 use std::io::{self, Write as _};
 
 use anyhow::{Context as _, bail};
 
-use crate::cli::{ExplainArgs, RulesArgs, RulesCommand};
+use super::accuracy::accuracy;
+use super::suggest::suggest;
+use crate::cli::{CheckArgs, ExplainArgs, RulesArgs, RulesCommand};
 use crate::config::{self, ConfigError};
-use crate::fingerprint::{Explanation, Observation, Replies, RuleSet};
+use crate::fingerprint::{Category, Explanation, Observation, Replies, RuleSet};
 use crate::smtp::Stage;
 use crate::store::Survey;
 use crate::store::text::escape;
@@ -18,18 +20,38 @@ const PROBLEMS: u8 = 1;
 pub(super) fn rules(args: &RulesArgs) -> anyhow::Result<u8> {
     let rules = config::rules(args.rules.as_deref()).map_err(ConfigError::from)?;
     match &args.command {
-        RulesCommand::Check => check(&rules),
+        RulesCommand::Check(args) => check(&rules, args),
+        RulesCommand::Suggest(args) => suggest(&rules, args).map(|()| 0),
+        RulesCommand::Accuracy(args) => accuracy(&rules, args),
         RulesCommand::List => list(&rules).map(|()| 0),
         RulesCommand::Explain(args) => explain(&rules, args).map(|()| 0),
     }
 }
 
-fn check(rules: &RuleSet) -> anyhow::Result<u8> {
+fn check(rules: &RuleSet, args: &CheckArgs) -> anyhow::Result<u8> {
     let problems = rules.check();
     let mut out = io::stdout().lock();
     for problem in &problems {
         writeln!(out, "{problem}")?;
     }
+    let (overlaps, unfiltered) = (rules.overlaps(), rules.unfiltered());
+    if args.overlaps {
+        for overlap in &overlaps {
+            writeln!(out, "overlap: {overlap}")?;
+        }
+        for pattern in &unfiltered {
+            let (file, line) = (&pattern.file, pattern.line);
+            writeln!(out, "on every reply: {file}:{line}: {}", pattern.id)?;
+        }
+    }
+    coverage(rules, &mut out)?;
+    writeln!(
+        out,
+        "{} patterns match another product's example and lose it, {} are tried on every reply \
+         (--overlaps lists them)",
+        overlaps.len(),
+        unfiltered.len()
+    )?;
     let (products, patterns) = (rules.products().len(), rules.rules().len());
     writeln!(
         out,
@@ -38,6 +60,33 @@ fn check(rules: &RuleSet) -> anyhow::Result<u8> {
         problems.len()
     )?;
     Ok(if problems.is_empty() { 0 } else { PROBLEMS })
+}
+
+/// How many products of each category have patterns, and at which stages.
+fn coverage(rules: &RuleSet, out: &mut impl io::Write) -> anyhow::Result<()> {
+    let stages: Vec<_> = Stage::ALL
+        .iter()
+        .filter(|&&stage| rules.rules().iter().any(|p| p.stage == stage))
+        .collect();
+    write!(out, "{:<16}{:>9}", "category", "products")?;
+    for stage in &stages {
+        write!(out, "{:>11}", stage.name())?;
+    }
+    writeln!(out)?;
+    for &category in Category::ALL {
+        let products: Vec<_> = rules
+            .products()
+            .iter()
+            .filter(|p| p.category == category)
+            .collect();
+        write!(out, "{:<16}{:>9}", category.name(), products.len())?;
+        for &&stage in &stages {
+            let known = products.iter().filter(|p| p.is_known_at(stage)).count();
+            write!(out, "{known:>11}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
 }
 
 fn list(rules: &RuleSet) -> anyhow::Result<()> {
@@ -69,12 +118,24 @@ fn explain(rules: &RuleSet, args: &ExplainArgs) -> anyhow::Result<()> {
         (Stage::Helo, &args.helo),
         (Stage::Quit, &args.quit),
     ];
+    let mut others = Vec::new();
+    for reply in &args.reply {
+        let (name, text) = reply
+            .split_once('=')
+            .with_context(|| format!("{reply:?} is not STAGE=TEXT"))?;
+        let stage = Stage::from_name(&name.replace('-', "_"))
+            .with_context(|| format!("there is no stage {name:?}"))?;
+        others.push((stage, unescape(text)));
+    }
     let replies: Vec<_> = typed
         .iter()
         .filter_map(|(stage, text)| Some((*stage, unescape(text.as_deref()?))))
+        .chain(others)
         .collect();
     if replies.is_empty() {
-        bail!("give a survey file and an address, or --greeting, --ehlo, --helo or --quit");
+        bail!(
+            "give a survey file and an address, or --greeting, --ehlo, --helo, --quit or --reply"
+        );
     }
     let observation = replies
         .iter()
@@ -113,6 +174,21 @@ pub(super) fn print_explanation(explanation: &Explanation) -> anyhow::Result<()>
         if let Some(value) = value {
             writeln!(out, "  {name}: {}", escape(value.as_bytes()))?;
         }
+    }
+    if let Some(release) = &verdict.release {
+        writeln!(out, "  release: {}", escape(release.as_bytes()))?;
+    }
+    if let [front, server] = verdict.layers.as_slice() {
+        writeln!(out, "  layers: {front} in front of {server}")?;
+    }
+    if let Some(claimed) = &verdict.contradiction {
+        writeln!(
+            out,
+            "  contradiction: the greeting claims {claimed}, the behaviour is not its"
+        )?;
+    }
+    if verdict.self_declared {
+        writeln!(out, "  no rule: taken from the greeting's own words")?;
     }
     if let Some(cluster) = &verdict.cluster {
         writeln!(out, "  cluster: {}", escape(cluster.as_bytes()))?;

@@ -1,72 +1,31 @@
-//! The commands that work on a stored survey: `report`, `classify`, `export`.
+//! The commands that read a stored survey: `report`, `export`.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 
 use anyhow::Context as _;
-use serde_json::Value;
 
-use crate::cli::{ClassifyArgs, ExportArgs, ExportFormat, ReportArgs};
-use crate::config;
-use crate::report::Report;
-use crate::store::text::escape;
-use crate::store::{FIELDS, Fields, Survey, export, key};
+use crate::cli::{ExportArgs, ExportFormat, ReportArgs, ReportLevel};
+use crate::fingerprint::RuleSet;
+use crate::report::{Level, Report};
+use crate::store::{FIELDS, Fields, Survey, export};
 
 /// `smtpsweep report FILE`.
 pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
     let survey = Survey::open_readonly(&args.file)?;
-    let report = Report::load(&survey)?;
+    let level = match args.by {
+        ReportLevel::Product => Level::Product,
+        ReportLevel::Family => Level::Family,
+        ReportLevel::RootFamily => Level::RootFamily,
+        ReportLevel::Vendor => Level::Vendor,
+        ReportLevel::Category => Level::Category,
+    };
+    let report = Report::load_at(&survey, level, &RuleSet::builtin())?;
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{}", report.to_json())?;
     } else {
         out.write_all(report.render(width()).as_bytes())?;
-    }
-    Ok(out.flush()?)
-}
-
-/// `smtpsweep classify FILE`.
-pub(super) fn classify(args: &ClassifyArgs) -> anyhow::Result<()> {
-    let rules = config::rules(args.rules.as_deref()).map_err(config::ConfigError::from)?;
-    let mut survey = Survey::open(&args.file)?;
-    let digest = rules.digest();
-    let changes = survey.reclassify(&digest, env!("CARGO_PKG_VERSION"), |host| {
-        rules.classify(&host.replies().observation())
-    })?;
-    let running = survey.meta(key::STATE)? == Some(Value::from("running"));
-    survey.close()?;
-    let mut out = io::stdout().lock();
-    if running {
-        writeln!(
-            out,
-            "the survey's state is running: hosts that its sweep stores from now on need classifying \
-             again"
-        )?;
-    }
-    writeln!(
-        out,
-        "{} hosts classified with rules {digest:.12}",
-        changes.hosts
-    )?;
-    if changes.products_changed == 0 {
-        writeln!(out, "no product changed")?;
-    }
-    let name = |product: &Option<String>| {
-        product
-            .as_deref()
-            .map_or_else(|| "unknown".to_owned(), |name| escape(name.as_bytes()))
-    };
-    for change in &changes.moves {
-        writeln!(
-            out,
-            "{} → {}: {}",
-            name(&change.from),
-            name(&change.to),
-            change.hosts
-        )?;
-    }
-    if changes.versions_changed > 0 {
-        writeln!(out, "versions changed: {}", changes.versions_changed)?;
     }
     Ok(out.flush()?)
 }

@@ -39,6 +39,7 @@ pub(super) const FILES: &[(&str, &str)] = files![
     "eudora-internet-mail-server.toml",
     "exim.toml",
     "expurgate.toml",
+    "families.toml",
     "firstclass.toml",
     "fortinet.toml",
     "gmx-1-1-nemesis.toml",

@@ -6,8 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-use super::decide::{PRIOR_BITS, THRESHOLD, Tally, posterior};
-use super::rule::{Example, Owner, Pattern};
+use super::decide::{Decision, PRIOR_BITS, THRESHOLD, Tally};
+use super::matcher::needed;
+use super::rule::{Captured, Example, Owner, Pattern};
 use super::ruleset::RuleSet;
 use super::verdict::Observation;
 use super::view::View;
@@ -57,7 +58,10 @@ impl RuleSet {
                 self.check_example(pattern, example, &mut problems);
             }
             for text in &pattern.counter_examples {
-                if pattern.find(&seen(pattern, text)).is_some() {
+                if pattern
+                    .find_in(&Observation::only(pattern.stage, text.as_bytes()))
+                    .is_some()
+                {
                     problems.push(problem(
                         pattern,
                         format!("counter-example matches: {text:?}"),
@@ -83,11 +87,48 @@ impl RuleSet {
         problems
     }
 
+    /// Patterns that match an example of another product, which wins it all the same: where two rules
+    /// look at the same words, and what a change of weight would turn around.
+    pub fn overlaps(&self) -> Vec<Problem> {
+        let mut overlaps = Vec::new();
+        for owner in &self.patterns {
+            for example in &owner.examples {
+                let explained = self.explain(&example.observation(owner.stage));
+                for found in explained.matches.iter().filter(|f| f.rule != owner.id) {
+                    let Some(pattern) = self.patterns.iter().find(|p| p.id == found.rule) else {
+                        continue;
+                    };
+                    if pattern.owner == owner.owner {
+                        continue;
+                    }
+                    let reason = format!(
+                        "matches an example of {} with {} bits against {}: {:?}",
+                        owner.id, pattern.weight, owner.weight, example.text
+                    );
+                    overlaps.push(problem(pattern, reason));
+                }
+            }
+        }
+        overlaps.sort_by(|a, b| (&a.file, a.line, &a.reason).cmp(&(&b.file, b.line, &b.reason)));
+        overlaps.dedup_by(|a, b| a.rule == b.rule && a.reason == b.reason);
+        overlaps
+    }
+
+    /// Patterns whose expression has no words of its own, so that it is tried on every reply.
+    pub fn unfiltered(&self) -> Vec<&Pattern> {
+        self.patterns
+            .iter()
+            .filter(|p| needed(p).is_none())
+            .collect()
+    }
+
     fn check_duplicates(&self, problems: &mut Vec<Problem>) {
         let mut first = HashMap::new();
         for pattern in &self.patterns {
             let key = (pattern.stage, pattern.sees_host, pattern.text.as_str());
-            if let Some(other) = first.insert(key, &pattern.id) {
+            if pattern.conditions.is_empty()
+                && let Some(other) = first.insert(key, &pattern.id)
+            {
                 problems.push(problem(pattern, format!("the same expression as {other}")));
             }
         }
@@ -95,7 +136,8 @@ impl RuleSet {
 
     fn check_example(&self, pattern: &Pattern, example: &Example, problems: &mut Vec<Problem>) {
         let text = &example.text;
-        let Some((_, found)) = pattern.find(&seen(pattern, text)) else {
+        let observation = example.observation(pattern.stage);
+        let Some(found) = pattern.find_in(&observation) else {
             problems.push(problem(
                 pattern,
                 format!("example does not match: {text:?}"),
@@ -111,13 +153,15 @@ impl RuleSet {
                 problems.push(problem(pattern, reason));
             }
         }
-        let verdict = self.classify(&Observation::only(pattern.stage, text.as_bytes()));
+        let verdict = self.classify(&observation);
         match pattern.owner {
             Owner::Product(index) => {
                 let own = self.products[index].name.as_str();
                 let strong = pattern.weight >= PRIOR_BITS;
                 let reason = match verdict.product.as_deref() {
-                    Some(other) if other != own => format!("{other} wins the example {text:?}"),
+                    Some(other) if other != own && !verdict.self_declared => {
+                        format!("{other} wins the example {text:?}")
+                    }
                     None if strong => format!("nobody wins the example {text:?}"),
                     _ => return,
                 };
@@ -145,10 +189,9 @@ impl RuleSet {
         });
         for rival in rivals {
             let outdone = pattern.examples.iter().all(|example| {
-                let own = pattern.find(&seen(pattern, &example.text));
-                let others = rival.find(&seen(rival, &example.text));
-                match (own, others) {
-                    (Some((_, own)), Some((_, others))) => own
+                let observation = example.observation(pattern.stage);
+                match (pattern.find_in(&observation), rival.find_in(&observation)) {
+                    (Some(own), Some(others)) => own
                         .iter()
                         .zip(others.iter())
                         .all(|((_, own), (_, other))| own.is_none() || own == other),
@@ -172,7 +215,7 @@ impl RuleSet {
         {
             best.add(pattern.stage as usize, pattern.weight);
         }
-        let confidence = posterior(&[best])[0];
+        let confidence = Decision::of(&[best], &self.products).posterior[0];
         (confidence < THRESHOLD)
             .then(|| format!("can never be named: all its patterns together reach {confidence:.2}"))
     }
@@ -199,7 +242,7 @@ impl RuleSet {
             ] {
                 let verdict =
                     self.classify(&Observation::only(Stage::Greeting, greeting.as_bytes()));
-                if let Some(named) = verdict.product {
+                if let (Some(named), false) = (verdict.product, verdict.self_declared) {
                     return Some(format!(
                         "a host name alone is taken for {named}: {greeting:?}"
                     ));
@@ -214,18 +257,39 @@ fn problem(pattern: &Pattern, reason: String) -> Problem {
     Problem {
         file: pattern.file.clone(),
         line: pattern.line,
-        rule: pattern.id.clone(),
+        rule: pattern.id.to_string(),
         reason,
     }
 }
 
-/// A text as the pattern sees it.
-fn seen(pattern: &Pattern, text: &str) -> Vec<u8> {
-    let view = View::new(pattern.stage, text.as_bytes());
-    if pattern.sees_host {
-        view.raw
-    } else {
-        view.masked
+impl Pattern {
+    /// What the pattern finds in an observation, if it matches and its conditions hold.
+    fn find_in(&self, observation: &Observation<'_>) -> Option<Captured> {
+        let views: Vec<_> = Stage::ALL
+            .iter()
+            .map(|&stage| {
+                observation
+                    .reply(stage)
+                    .map(|reply| View::new(stage, reply))
+            })
+            .collect();
+        let view = |stage: Stage| views[stage as usize].as_ref();
+        let own = view(self.stage)?;
+        if !self.conditions.hold(self.stage, view) {
+            return None;
+        }
+        self.find(own.text(self.sees_host))
+            .map(|(_, captured)| captured)
+    }
+}
+
+impl Example {
+    /// The example as an observation: its reply at the pattern's stage, and what goes with it.
+    fn observation(&self, stage: Stage) -> Observation<'_> {
+        self.with.iter().fold(
+            Observation::only(stage, self.text.as_bytes()),
+            |seen, (stage, text)| seen.with(*stage, text.as_bytes()),
+        )
     }
 }
 
@@ -347,6 +411,101 @@ mod tests {
             &[("Foo", 5, "examples = [{ text = '220 x ESMTP Foo' }]")],
         )]);
         assert!(reasons(&rules).contains("Foo: can never be named"));
+    }
+
+    #[test]
+    fn overlaps_are_told_though_the_right_product_wins() {
+        let example = "examples = [{ text = '220 x ESMTP Foo Bar' }]";
+        let rules = rules(&[
+            (
+                "Foo",
+                &[("Foo", 12, "examples = [{ text = '220 x ESMTP Foo' }]")],
+            ),
+            ("FooBar", &[("Foo Bar", 20, example)]),
+        ]);
+        assert_eq!(reasons(&rules), "");
+        let overlaps = rules.overlaps();
+        assert_eq!(overlaps.len(), 1);
+        let told = overlaps[0].to_string();
+        assert!(
+            told.contains("Foo/greeting/1: matches an example of FooBar/greeting/1"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn conditions_are_proven_by_examples_with_more_than_one_reply() {
+        let text = r#"
+            family = "Test"
+            [[product]]
+            name = "Foo"
+            category = "other"
+            [[product.pattern]]
+            on = "unknown"
+            codes = { unknown = "502 5.5.2", nul = 501 }
+            echo = "none"
+            weight = 12
+            examples = [{ text = "502 5.5.2 What?", with = { nul = "501 no" } }]
+            [[product.pattern]]
+            on = "ehlo"
+            ehlo_order = ["PIPELINING", "SIZE?", "XFOO"]
+            ehlo_lacks = ["CHUNKING"]
+            weight = 12
+            examples = [{ text = "250-h\r\n250-PIPELINING\r\n250 XFOO" }]
+            [[product.pattern]]
+            on = "help"
+            literal = "ask (foo) [or not]"
+            weight = 12
+            examples = [{ text = "214 ask (foo) [or not]" }]
+        "#;
+        let sound = |text: &str| RuleSet::parse(&[("test.toml", text)]).map(|r| reasons(&r));
+        assert_eq!(sound(text).expect("sound"), "");
+        for (from, to) in [
+            ("nul = \"501 no\"", "nul = \"500 no\""),
+            ("502 5.5.2 What?", "502 5.5.2 XYZZY?"),
+            (
+                "250-PIPELINING\\r\\n250 XFOO",
+                "250-XFOO\\r\\n250 PIPELINING",
+            ),
+            ("250 XFOO", "250-XFOO\\r\\n250 CHUNKING"),
+            ("214 ask (foo) [or not]", "214 ask foo or not"),
+        ] {
+            let changed = text.replace(from, to);
+            assert_ne!(changed, text, "{from}");
+            assert!(
+                sound(&changed)
+                    .expect("sound")
+                    .contains("example does not match"),
+                "{from}"
+            );
+        }
+        for (from, to, told) in [
+            (
+                "nul = 501",
+                "nul = 51",
+                "test.toml:8:52: \"51\" is no reply code",
+            ),
+            (
+                "nul = 501",
+                "nil = 501",
+                "test.toml:8:45: unknown stage \"nil\"",
+            ),
+            (
+                "\"none\"",
+                "\"loud\"",
+                "test.toml:9:20: unknown echo; one of: exact",
+            ),
+            ("literal = ", "regex = 'x'\nliteral = ", "not both"),
+            (
+                "literal = \"ask (foo) [or not]\"",
+                "",
+                "a pattern needs `regex`, `literal`",
+            ),
+        ] {
+            let changed = text.replace(from, to);
+            let error = sound(&changed).expect_err(from).to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@
 //! - **Views.** Patterns do not see wire bytes but a normalised view of a reply (`view`): one code,
 //!   single blanks, one line per `\n`, and every host name replaced by `<host>`, so that
 //!   `220 postfix.example.com ESMTP` cannot name a product by accident.
-//! - **One pass per stage.** All patterns of a stage run together as one regular-expression set;
-//!   captures are taken only from those that matched. Time is linear in the reply's length
-//!   whatever a peer sends.
+//! - **One pass per stage.** One automaton finds the literals of all patterns of a stage; only
+//!   expressions whose literal is there are run, and captures are taken only from those that matched.
+//!   Time is linear in the reply's length whatever a peer sends.
 //! - **Weights are bits.** A weight is a log2 likelihood ratio; `decide` adds the strongest of each
 //!   stage and turns the sums into a posterior probability.
 //!
@@ -22,20 +22,35 @@ mod builtin;
 mod category;
 mod check;
 mod classify;
+mod condition;
 mod decide;
+mod declared;
 mod error;
+mod literal;
+mod matcher;
 mod normalise;
+mod passive;
+mod record;
+mod release;
 mod rule;
 mod ruleset;
 mod source;
+mod suggest;
 mod verdict;
 mod view;
 
 pub use category::Category;
 pub use check::Problem;
+pub use classify::Classifier;
 pub use decide::{PRIOR_BITS, THRESHOLD};
 pub use error::RuleError;
 pub use normalise::normalise_greeting;
+pub use passive::SynAck;
+pub use record::{Record, RecordError};
 pub use rule::{Captured, Example, NotMail, Pattern, Product};
 pub use ruleset::{Listing, RuleSet};
-pub use verdict::{Candidate, Evidence, Explanation, Match, Observation, Replies, Verdict};
+pub use suggest::{behaviour, draft};
+pub use verdict::{
+    CLAIM, Candidate, Evidence, Explanation, FRONT, Match, Observation, Replies, SELF_DECLARED,
+    Verdict,
+};

@@ -16,7 +16,7 @@ const MAX_LENGTH: usize = 200;
 
 /// A date with or without time, an address, or a word with digits in it: in this order, because
 /// dates and addresses are made of such words.
-static VARIABLE: LazyLock<Regex> = LazyLock::new(|| {
+pub(super) static VARIABLE: LazyLock<Regex> = LazyLock::new(|| {
     let time = r"\d{1,2}:\d\d(?::\d\d)?(?:\.\d+)?(?: ?[AP]M\b)?";
     let zone = r"(?: ?[+-]\d{2}:?\d{2}\b| ?(?:UTC|GMT|Z)\b)?(?: ?\([A-Za-z0-9 +:-]{1,40}\))?";
     let month = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}";
@@ -41,7 +41,11 @@ static VARIABLE: LazyLock<Regex> = LazyLock::new(|| {
 /// The greeting with host names, addresses, dates, numbers and identifiers replaced by `<host>`,
 /// `<ip>`, `<date>`, `<n>` and `<id>`. The same text for all hosts of one kind, as far as possible.
 pub fn normalise_greeting(greeting: &[u8]) -> String {
-    let view = View::new(Stage::Greeting, greeting);
+    normalise(&View::new(Stage::Greeting, greeting))
+}
+
+/// The same of any reply.
+pub(super) fn normalise(view: &View) -> String {
     let kept = if view.code().is_some() { 3 } else { 0 };
     let (code, text) = view.masked.split_at(kept);
     let replaced = VARIABLE.replace_all(text, |found: &Captures<'_>| {

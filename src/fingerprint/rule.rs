@@ -1,10 +1,11 @@
 //! Products and their patterns, as read from rule files and already proven sound.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::category::Category;
+use super::condition::Conditions;
 use crate::smtp::Stage;
 
 /// The largest weight a pattern may have, in bits (one in a thousand million).
@@ -12,6 +13,9 @@ pub(super) const MAX_WEIGHT: f64 = 30.0;
 
 /// Bytes a single compiled pattern may take.
 const SIZE_LIMIT: usize = 1 << 20;
+
+/// Octets of a reply that are shown for a pattern without an expression.
+const SHOWN: usize = 60;
 
 /// A product that can be named.
 #[derive(Debug)]
@@ -30,10 +34,21 @@ pub struct Product {
     pub cpe: Option<String>,
     /// The operating system it always runs on.
     pub os: Option<String>,
+    /// The product it is made of, as an index: its behaviour may show through.
+    pub(super) based_on: Option<usize>,
+    /// The stages for which it has patterns, as bits: where its behaviour is known.
+    pub(super) known: u32,
     /// The rule file it stands in.
     pub file: String,
     /// The line of its definition, counted from 1.
     pub line: usize,
+}
+
+impl Product {
+    /// Whether it has patterns at a stage.
+    pub const fn is_known_at(&self, stage: Stage) -> bool {
+        self.known & (1 << stage as u32) != 0
+    }
 }
 
 /// What a pattern speaks for.
@@ -56,7 +71,7 @@ pub struct NotMail {
 #[derive(Debug)]
 pub struct Pattern {
     /// `product/stage/number`, the number counted from 1 within product and stage.
-    pub id: String,
+    pub id: Arc<str>,
     /// The stage whose reply is looked at.
     pub stage: Stage,
     /// The regular expression, as written.
@@ -76,6 +91,7 @@ pub struct Pattern {
     /// The line of its expression, counted from 1.
     pub line: usize,
     pub(super) owner: Owner,
+    pub(super) conditions: Conditions,
     pub(super) compiled: OnceLock<Option<Regex>>,
 }
 
@@ -84,6 +100,8 @@ pub struct Pattern {
 pub struct Example {
     /// The reply as on the wire, code included; the final line break may be missing.
     pub text: String,
+    /// What the same server says at other stages, where the pattern's conditions look at them.
+    pub with: Vec<(Stage, String)>,
     /// What the pattern must find in it.
     pub captured: Captured,
 }
@@ -99,15 +117,23 @@ pub struct Captured {
     pub hostname: Option<String>,
     /// `os`
     pub os: Option<String>,
+    /// `build`: a build's number or date
+    pub build: Option<String>,
 }
 
 impl Captured {
     /// The names of captures a pattern may use.
-    pub const NAMES: &'static [&'static str] = &["version", "patch", "hostname", "os"];
+    pub const NAMES: &'static [&'static str] = &["version", "patch", "hostname", "os", "build"];
 
     /// Every name with what was found under it.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Option<&str>)> {
-        let values = [&self.version, &self.patch, &self.hostname, &self.os];
+        let values = [
+            &self.version,
+            &self.patch,
+            &self.hostname,
+            &self.os,
+            &self.build,
+        ];
         Self::NAMES
             .iter()
             .copied()
@@ -137,9 +163,15 @@ impl Pattern {
             patch: text("patch"),
             hostname: text("hostname"),
             os: text("os").or_else(|| self.os.clone()),
+            build: text("build"),
         };
-        let matched = String::from_utf8_lossy(found.get(0)?.as_bytes()).into_owned();
-        Some((matched, captured))
+        let matched = if self.text.is_empty() {
+            // Its conditions are the pattern: the first words tell which reply it was.
+            &view[..view.len().min(SHOWN)]
+        } else {
+            found.get(0)?.as_bytes()
+        };
+        Some((String::from_utf8_lossy(matched).into_owned(), captured))
     }
 }
 
@@ -153,7 +185,7 @@ pub(super) fn compile(text: &str) -> Result<Regex, regex::Error> {
 }
 
 /// A captured value without the punctuation around it.
-fn tidy(value: &str) -> &str {
+pub(super) fn tidy(value: &str) -> &str {
     let trimmed = value.trim_matches(|c: char| c.is_whitespace() || ",;:".contains(c));
     trimmed.trim_end_matches(['.', '-', '('])
 }
@@ -175,6 +207,7 @@ mod tests {
             file: "x.toml".into(),
             line: 1,
             owner: Owner::Product(0),
+            conditions: Conditions::default(),
             compiled: OnceLock::new(),
         }
     }

@@ -1,27 +1,21 @@
 //! All rules together: where they come from, their digest, their patterns grouped for matching.
 //!
-//! Patterns are grouped by stage and by the view they want, and each group is one regular
-//! expression set: a reply is read once per group, however many rules there are.
+//! Patterns are grouped by stage and by the view they want, and each group has one matcher: a reply
+//! is read once per group, however many rules there are.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use regex::bytes::{RegexSet, RegexSetBuilder};
 use sha2::{Digest, Sha256};
 
 use super::builtin;
 use super::category::Category;
 use super::error::RuleError;
+use super::matcher::Matcher;
 use super::rule::{NotMail, Owner, Pattern, Product};
 use super::source::{Care, Parsed};
 use crate::smtp::Stage;
-
-/// Bytes the compiled set of a stage may take: room for thousands of patterns.
-const SET_LIMIT: usize = 64 << 20;
-
-/// Bytes the states of a set may take while it runs, per set and thread. A peer can fill this with
-/// odd replies, but not exceed it.
-const CACHE_LIMIT: usize = 8 << 20;
 
 /// A checked set of rules.
 #[derive(Debug)]
@@ -29,18 +23,11 @@ pub struct RuleSet {
     pub(super) products: Vec<Product>,
     pub(super) not_mail: Vec<NotMail>,
     pub(super) patterns: Vec<Pattern>,
-    pub(super) groups: Vec<Group>,
+    /// By stage: the patterns that see masked replies, and those that see host names.
+    pub(super) matchers: [[Option<Matcher>; 2]; Stage::ALL.len()],
+    /// The family that each family belongs to, where it belongs to one.
+    pub(super) parents: BTreeMap<String, String>,
     digest: String,
-}
-
-/// The patterns of one stage that want the same view.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) stage: Stage,
-    pub(super) sees_host: bool,
-    pub(super) set: RegexSet,
-    /// The index of each of the set's expressions in `RuleSet::patterns`.
-    pub(super) patterns: Vec<usize>,
 }
 
 /// A product in an overview.
@@ -66,6 +53,11 @@ impl RuleSet {
     pub fn builtin() -> Self {
         Self::from_sources(builtin::FILES, Care::Trust)
             .expect("the built-in rules are read and checked by this module's tests")
+    }
+
+    /// The rule files that were compiled into the program, as (file name, content).
+    pub fn builtin_sources() -> &'static [(&'static str, &'static str)] {
+        builtin::FILES
     }
 
     /// The rules of a directory: all its `*.toml` files, in the order of their names.
@@ -111,17 +103,28 @@ impl RuleSet {
         Self::from_sources(sources, Care::Compile)
     }
 
+    /// The same of texts that are known to be sound: expressions are compiled at first use, and one
+    /// that does not compile then matches nothing.
+    ///
+    /// # Errors
+    /// The place and reason of the first fault that is not an expression's.
+    pub fn parse_trusted(sources: &[(&str, &str)]) -> Result<Self, RuleError> {
+        Self::from_sources(sources, Care::Trust)
+    }
+
     fn from_sources(sources: &[(&str, &str)], care: Care) -> Result<Self, RuleError> {
         let mut parsed = Parsed::default();
         for (name, text) in sources {
             parsed.read(name, text, care)?;
         }
-        let groups = group(&parsed.patterns)?;
+        parsed.finish()?;
+        let matchers = matchers(&parsed.patterns)?;
         Ok(Self {
             products: parsed.products,
             not_mail: parsed.not_mail,
             patterns: parsed.patterns,
-            groups,
+            matchers,
+            parents: parsed.parents,
             digest: digest(sources),
         })
     }
@@ -140,6 +143,17 @@ impl RuleSet {
     /// Every product, in the order of the rule files.
     pub fn products(&self) -> &[Product] {
         &self.products
+    }
+
+    /// The families that a family belongs to, from itself to the outermost.
+    pub fn families<'a>(&'a self, family: &'a str) -> impl Iterator<Item = &'a str> {
+        // A circle in the files would have no end; no tree is this deep.
+        std::iter::successors(Some(family), |f| self.parents.get(*f).map(String::as_str)).take(8)
+    }
+
+    /// The outermost family that a family belongs to.
+    pub fn top_family<'a>(&'a self, family: &'a str) -> &'a str {
+        self.families(family).last().unwrap_or(family)
     }
 
     /// The products in the order of their names, with the number of their patterns.
@@ -165,34 +179,17 @@ impl RuleSet {
     }
 }
 
-fn group(patterns: &[Pattern]) -> Result<Vec<Group>, RuleError> {
-    let mut groups = Vec::new();
+fn matchers(patterns: &[Pattern]) -> Result<[[Option<Matcher>; 2]; Stage::ALL.len()], RuleError> {
+    let mut matchers = [const { [const { None }; 2] }; Stage::ALL.len()];
     for &stage in Stage::ALL {
         for sees_host in [false, true] {
-            let members: Vec<usize> = (0..patterns.len())
-                .filter(|&i| patterns[i].stage == stage && patterns[i].sees_host == sees_host)
-                .collect();
-            if members.is_empty() {
-                continue;
-            }
-            let set = RegexSetBuilder::new(members.iter().map(|&i| &patterns[i].text))
-                .unicode(false)
-                .size_limit(SET_LIMIT)
-                .dfa_size_limit(CACHE_LIMIT)
-                .build()
-                .map_err(|e| RuleError::TooLarge {
-                    stage: stage.name(),
-                    reason: e.to_string(),
-                })?;
-            groups.push(Group {
-                stage,
-                sees_host,
-                set,
-                patterns: members,
-            });
+            let members = (0..patterns.len())
+                .filter(|&i| patterns[i].stage == stage && patterns[i].sees_host == sees_host);
+            matchers[stage as usize][usize::from(sees_host)] =
+                Matcher::new(stage, patterns, members)?;
         }
     }
-    Ok(groups)
+    Ok(matchers)
 }
 
 fn digest(sources: &[(&str, &str)]) -> String {

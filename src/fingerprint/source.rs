@@ -3,14 +3,15 @@
 //! The schema is described for authors in `docs/rules.md`. Unknown keys are refused, so that a
 //! misspelt one cannot be silently without effect.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::category::Category;
+use super::condition::{CodeWanted, Conditions, Echo, Place};
 use super::error::RuleError;
 use super::rule::{self, Captured, Example, MAX_WEIGHT, NotMail, Owner, Pattern, Product};
 use crate::smtp::Stage;
@@ -33,17 +34,51 @@ pub(super) struct Parsed {
     pub(super) products: Vec<Product>,
     pub(super) not_mail: Vec<NotMail>,
     pub(super) patterns: Vec<Pattern>,
+    /// The family that each family belongs to, where it belongs to one.
+    pub(super) parents: BTreeMap<String, String>,
     by_name: HashMap<String, usize>,
+    derived: Vec<Derived>,
+}
+
+/// What one product says of another, resolved once all files are read.
+#[derive(Debug)]
+struct Derived {
+    product: String,
+    from: String,
+    /// Where it is said, should a name be unknown.
+    error: RuleError,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileTable {
     family: Option<String>,
+    /// The family that the file's family belongs to.
+    parent: Option<String>,
     #[serde(default)]
     product: Vec<ProductTable>,
     #[serde(default)]
     not_mail: Vec<NotMailTable>,
+    #[serde(default)]
+    tree: Vec<TreeTable>,
+    #[serde(default)]
+    derived: Vec<DerivedTable>,
+}
+
+/// A family within another.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TreeTable {
+    family: String,
+    parent: String,
+}
+
+/// A product made of another.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DerivedTable {
+    product: Spanned<String>,
+    from: String,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +91,7 @@ struct ProductTable {
     homepage: Option<String>,
     cpe: Option<String>,
     os: Option<String>,
+    based_on: Option<Spanned<String>>,
     #[serde(default)]
     pattern: Vec<PatternTable>,
 }
@@ -64,7 +100,17 @@ struct ProductTable {
 #[serde(deny_unknown_fields)]
 struct PatternTable {
     on: Spanned<String>,
-    regex: Spanned<String>,
+    regex: Option<Spanned<String>>,
+    literal: Option<Spanned<String>>,
+    #[serde(default)]
+    ehlo_has: Vec<String>,
+    #[serde(default)]
+    ehlo_lacks: Vec<String>,
+    #[serde(default)]
+    ehlo_order: Vec<String>,
+    #[serde(default)]
+    codes: BTreeMap<Spanned<String>, Spanned<Code>>,
+    echo: Option<Spanned<String>>,
     weight: Spanned<f64>,
     #[serde(default)]
     sees_host: bool,
@@ -74,20 +120,32 @@ struct PatternTable {
     counter_examples: Vec<String>,
 }
 
+/// A reply code: `502`, or `"502 5.5.2"`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Code {
+    Number(u16),
+    Text(String),
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExampleTable {
     text: String,
+    #[serde(default)]
+    with: BTreeMap<Spanned<String>, String>,
     version: Option<String>,
     patch: Option<String>,
     hostname: Option<String>,
     os: Option<String>,
+    build: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NotMailTable {
     protocol: String,
+    on: Option<Spanned<String>>,
     regex: Spanned<String>,
     examples: Spanned<Vec<String>>,
     #[serde(default)]
@@ -98,6 +156,8 @@ struct NotMailTable {
 struct File<'a> {
     name: &'a str,
     text: &'a str,
+    /// Where each line starts, in octets.
+    lines: Vec<usize>,
     care: Care,
 }
 
@@ -107,14 +167,72 @@ impl Parsed {
     /// # Errors
     /// [`RuleError::Malformed`] with the place, [`RuleError::Twice`] for a repeated product.
     pub(super) fn read(&mut self, name: &str, text: &str, care: Care) -> Result<(), RuleError> {
-        let file = File { name, text, care };
+        let newlines = text.bytes().zip(1..).filter(|(byte, _)| *byte == b'\n');
+        let file = File {
+            name,
+            text,
+            lines: std::iter::once(0)
+                .chain(newlines.map(|(_, next)| next))
+                .collect(),
+            care,
+        };
         let table: FileTable = toml::from_str(text)
             .map_err(|e| file.malformed(e.span().unwrap_or(0..0), e.message().to_owned()))?;
         for product in table.product {
             self.read_product(&file, table.family.as_deref(), product)?;
         }
+        if let (Some(family), Some(parent)) = (table.family, table.parent) {
+            self.parents.insert(family, parent);
+        }
+        let branches = table.tree.into_iter().map(|t| (t.family, t.parent));
+        self.parents.extend(branches);
+        for derived in table.derived {
+            self.derive(
+                &file,
+                derived.product.get_ref().clone(),
+                &derived.product,
+                derived.from,
+            );
+        }
         for protocol in table.not_mail {
             self.read_not_mail(&file, protocol)?;
+        }
+        Ok(())
+    }
+
+    fn derive(&mut self, file: &File<'_>, product: String, place: &Spanned<String>, from: String) {
+        let reason = format!("{product:?} is made of {from:?}, and one of them has no rule");
+        self.derived.push(Derived {
+            product,
+            from,
+            error: file.malformed(place.span(), reason),
+        });
+    }
+
+    /// Settles what needs all files: which product is made of which.
+    ///
+    /// # Errors
+    /// The first place that names a product without a rule, or closes a circle.
+    pub(super) fn finish(&mut self) -> Result<(), RuleError> {
+        for pattern in &self.patterns {
+            if let Owner::Product(product) = pattern.owner {
+                self.products[product].known |= 1 << pattern.stage as u32;
+            }
+        }
+        for derived in std::mem::take(&mut self.derived) {
+            let known = |name: &str| self.by_name.get(name).copied();
+            let (Some(product), Some(from)) = (known(&derived.product), known(&derived.from))
+            else {
+                return Err(derived.error);
+            };
+            let mut ancestor = Some(from);
+            while let Some(index) = ancestor {
+                if index == product {
+                    return Err(derived.error);
+                }
+                ancestor = self.products[index].based_on;
+            }
+            self.products[product].based_on = Some(from);
         }
         Ok(())
     }
@@ -163,7 +281,10 @@ impl Parsed {
             numbers[stage as usize] += 1;
             let id = format!("{name}/{}/{}", stage.name(), numbers[stage as usize]);
             self.patterns
-                .push(file.pattern(id, stage, Owner::Product(index), pattern)?);
+                .push(file.pattern(id.into(), stage, Owner::Product(index), pattern)?);
+        }
+        if let Some(from) = &table.based_on {
+            self.derive(file, name.clone(), from, from.get_ref().clone());
         }
         self.by_name.insert(name.clone(), index);
         self.products.push(Product {
@@ -174,6 +295,8 @@ impl Parsed {
             homepage: table.homepage,
             cpe: table.cpe,
             os: table.os,
+            based_on: None,
+            known: 0,
             file: file.name.into(),
             line,
         });
@@ -187,14 +310,18 @@ impl Parsed {
             .iter()
             .filter(|p| p.protocol == table.protocol)
             .count();
+        let stage = table
+            .on
+            .as_ref()
+            .map_or(Ok(Stage::Greeting), |on| file.stage(on))?;
         file.sound(&table.regex)?;
         if table.examples.get_ref().is_empty() {
             return Err(file.malformed(table.examples.span(), "a pattern needs an example".into()));
         }
         let examples = table.examples.into_inner().into_iter();
         self.patterns.push(Pattern {
-            id: format!("{}/greeting/{number}", table.protocol),
-            stage: Stage::Greeting,
+            id: format!("{}/{}/{number}", table.protocol, stage.name()).into(),
+            stage,
             line: file.line(&table.regex.span()),
             text: table.regex.into_inner(),
             weight: NOT_MAIL_WEIGHT,
@@ -203,12 +330,14 @@ impl Parsed {
             examples: examples
                 .map(|text| Example {
                     text,
+                    with: Vec::new(),
                     captured: Captured::default(),
                 })
                 .collect(),
             counter_examples: table.counter_examples,
             file: file.name.into(),
             owner: Owner::NotMail(index),
+            conditions: Conditions::default(),
             compiled: OnceLock::new(),
         });
         self.not_mail.push(NotMail {
@@ -221,7 +350,7 @@ impl Parsed {
 impl File<'_> {
     fn pattern(
         &self,
-        id: String,
+        id: Arc<str>,
         stage: Stage,
         owner: Owner,
         table: PatternTable,
@@ -235,34 +364,105 @@ impl File<'_> {
             let reason = "a pattern needs at least one example, { text = \"…\" }".into();
             return Err(self.malformed(table.examples.span(), reason));
         }
-        self.sound(&table.regex)?;
-        let examples = table.examples.into_inner().into_iter().map(|e| Example {
-            text: e.text,
-            captured: Captured {
-                version: e.version,
-                patch: e.patch,
-                hostname: e.hostname,
-                os: e.os,
-            },
-        });
+        let conditions = self.conditions(&table)?;
+        let (text, line) = match (table.regex, table.literal) {
+            (Some(regex), None) => {
+                self.sound(&regex)?;
+                let line = self.line(&regex.span());
+                (regex.into_inner(), line)
+            }
+            (None, Some(literal)) => (regex::escape(literal.get_ref()), self.line(&literal.span())),
+            (None, None) if !conditions.is_empty() => (String::new(), self.line(&table.on.span())),
+            (Some(_), Some(second)) => {
+                let reason = "a pattern has `regex` or `literal`, not both".into();
+                return Err(self.malformed(second.span(), reason));
+            }
+            (None, None) => {
+                let reason = "a pattern needs `regex`, `literal`, `ehlo_has`, `ehlo_order`, `codes` \
+                              or `echo`";
+                return Err(self.malformed(table.on.span(), reason.into()));
+            }
+        };
+        let mut examples = Vec::new();
+        for example in table.examples.into_inner() {
+            let mut with = Vec::new();
+            for (name, text) in example.with {
+                with.push((self.stage(&name)?, text));
+            }
+            examples.push(Example {
+                text: example.text,
+                with,
+                captured: Captured {
+                    version: example.version,
+                    patch: example.patch,
+                    hostname: example.hostname,
+                    os: example.os,
+                    build: example.build,
+                },
+            });
+        }
         Ok(Pattern {
             id,
             stage,
-            line: self.line(&table.regex.span()),
-            text: table.regex.into_inner(),
+            line,
+            text,
             weight,
             sees_host: table.sees_host,
             os: table.os,
-            examples: examples.collect(),
+            examples,
             counter_examples: table.counter_examples,
             file: self.name.into(),
             owner,
+            conditions,
             compiled: OnceLock::new(),
         })
     }
 
+    fn conditions(&self, table: &PatternTable) -> Result<Conditions, RuleError> {
+        let mut codes = Vec::new();
+        for (probe, code) in &table.codes {
+            let prefix = match code.get_ref() {
+                Code::Number(number) => number.to_string(),
+                Code::Text(text) => text.clone(),
+            };
+            let digits = prefix
+                .as_bytes()
+                .iter()
+                .take_while(|b| b.is_ascii_digit())
+                .count();
+            if digits != 3 {
+                let reason = format!("{prefix:?} is no reply code, such as 502 or \"502 5.5.2\"");
+                return Err(self.malformed(code.span(), reason));
+            }
+            codes.push(CodeWanted {
+                stage: self.stage(probe)?,
+                prefix,
+            });
+        }
+        let echo = match &table.echo {
+            None => None,
+            Some(name) => Some(Echo::from_name(name.get_ref()).ok_or_else(|| {
+                let known: Vec<_> = Echo::NAMES.iter().map(|(name, _)| *name).collect();
+                let reason = format!("unknown echo; one of: {}", known.join(", "));
+                self.malformed(name.span(), reason)
+            })?),
+        };
+        let places = table.ehlo_order.iter().map(|word| Place {
+            keyword: word.trim_end_matches('?').to_owned(),
+            optional: word.ends_with('?'),
+        });
+        Ok(Conditions {
+            has: table.ehlo_has.clone(),
+            lacks: table.ehlo_lacks.clone(),
+            order: places.collect(),
+            codes,
+            echo,
+        })
+    }
+
     fn stage(&self, on: &Spanned<String>) -> Result<Stage, RuleError> {
-        Stage::from_name(on.get_ref()).ok_or_else(|| {
+        // `helo-noarg` is as good as `helo_noarg`.
+        Stage::from_name(&on.get_ref().replace('-', "_")).ok_or_else(|| {
             let known: Vec<_> = Stage::ALL.iter().map(|s| s.name()).collect();
             let reason = format!(
                 "unknown stage {:?}; one of: {}",
@@ -310,8 +510,7 @@ impl File<'_> {
     }
 
     fn line(&self, span: &Range<usize>) -> usize {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        before.bytes().filter(|&b| b == b'\n').count() + 1
+        self.lines.partition_point(|&start| start <= span.start)
     }
 }
 
@@ -345,7 +544,7 @@ examples = [{ text = "220 a.example ESMTP Foo 3.2", version = "3.2" }]
         parsed.read("foo.toml", GOOD, Care::Compile).expect("sound");
         assert_eq!(parsed.products[0].name, "Foo");
         assert_eq!(parsed.products[0].line, 4);
-        assert_eq!(parsed.patterns[0].id, "Foo/greeting/1");
+        assert_eq!(&*parsed.patterns[0].id, "Foo/greeting/1");
         assert_eq!(parsed.patterns[0].line, 9);
     }
 

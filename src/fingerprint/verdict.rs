@@ -1,5 +1,7 @@
 //! What goes into a classification and what comes out of it.
 
+use std::sync::Arc;
+
 use super::category::Category;
 use crate::smtp::{Stage, Transcript};
 
@@ -28,10 +30,20 @@ impl<'a> Observation<'a> {
 }
 
 /// The server's side of a transcript, in owned bytes; [`Replies::observation`] borrows it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replies([Option<Vec<u8>>; Stage::ALL.len()]);
 
 impl Replies {
+    /// Sets what was said at a stage.
+    pub fn set(&mut self, stage: Stage, reply: Vec<u8>) {
+        self.0[stage as usize] = (!reply.is_empty()).then_some(reply);
+    }
+
+    /// Whether nothing was said at any stage.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
     /// The server's bytes of every stage of a dialogue.
     pub fn of(transcript: &Transcript) -> Self {
         let mut replies = Self::default();
@@ -51,18 +63,29 @@ impl Replies {
     }
 }
 
-/// One pattern that spoke for the verdict.
+/// One thing that spoke for the verdict, or about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
     /// The stage whose reply matched.
     pub stage: Stage,
-    /// The pattern's identifier, `product/stage/number`.
-    pub rule: String,
+    /// The pattern's identifier, `product/stage/number`; behind [`CLAIM`] or [`FRONT`] one of
+    /// another product; [`SELF_DECLARED`] where no rule was needed.
+    pub rule: Arc<str>,
     /// The text it matched, as the pattern saw it (host names may read `<host>`).
-    pub matched: String,
-    /// The pattern's weight in bits.
+    pub matched: Arc<str>,
+    /// The pattern's weight in bits; negative where it spoke against the verdict, 0 where it spoke
+    /// neither for nor against it.
     pub weight: f64,
 }
+
+/// Begins the rule of evidence that the greeting claims another product, against the behaviour.
+pub const CLAIM: &str = "contradicted: ";
+
+/// Begins the rule of evidence for a proxy in front of the server.
+pub const FRONT: &str = "in front: ";
+
+/// The rule of evidence that is nothing but the server's own plain words.
+pub const SELF_DECLARED: &str = "self-declared";
 
 /// Which product a server is, and why we think so.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -77,6 +100,12 @@ pub struct Verdict {
     pub version: Option<String>,
     /// A patch level stated apart from the version.
     pub patch: Option<String>,
+    /// The package that the version came in, such as `Debian-2+deb12u2`.
+    pub package: Option<String>,
+    /// The build's number or date.
+    pub build: Option<String>,
+    /// The release by the name its vendor gives it, such as `Exchange Server 2016 CU23`.
+    pub release: Option<String>,
     /// The product's kind.
     pub category: Option<Category>,
     /// Probability that `product` is right, between 0 and 1; 0 without a product.
@@ -89,10 +118,36 @@ pub struct Verdict {
     pub is_smtp: bool,
     /// What spoke instead of a mail server, if that is known (`FTP`, `SSH`, …).
     pub protocol: Option<String>,
-    /// The patterns that spoke for `product`, strongest first.
+    /// The products seen at once, outermost first, where there are two: a proxy, and `product`.
+    pub layers: Vec<String>,
+    /// The product that the greeting claims, where the behaviour is `product`'s.
+    pub contradiction: Option<String>,
+    /// Whether `product` is no rule's, but what the greeting plainly calls itself.
+    pub self_declared: bool,
+    /// What spoke for `product`, strongest first, then what else is to be known of it.
     pub evidence: Vec<Evidence>,
     /// For the unknown: the normalised greeting.
     pub cluster: Option<String>,
+}
+
+impl Verdict {
+    /// Sets what the evidence tells beside the product: layers, contradiction, self-declaration. For
+    /// verdicts that were stored.
+    pub(crate) fn read_marks(&mut self) {
+        let product_of = |rule: &str| rule.rsplitn(3, '/').nth(2).map(str::to_owned);
+        for evidence in &self.evidence {
+            if let Some(rule) = evidence.rule.strip_prefix(CLAIM) {
+                self.contradiction = product_of(rule);
+            } else if let Some(rule) = evidence.rule.strip_prefix(FRONT) {
+                self.layers = product_of(rule)
+                    .into_iter()
+                    .chain(self.product.clone())
+                    .collect();
+            } else if &*evidence.rule == SELF_DECLARED {
+                self.self_declared = true;
+            }
+        }
+    }
 }
 
 /// One pattern that matched, whether or not its product won.
@@ -101,11 +156,11 @@ pub struct Match {
     /// The product the pattern speaks for, or the protocol that is not mail.
     pub product: String,
     /// The pattern's identifier.
-    pub rule: String,
+    pub rule: Arc<str>,
     /// The stage whose reply matched.
     pub stage: Stage,
     /// The text it matched, as the pattern saw it.
-    pub matched: String,
+    pub matched: Arc<str>,
     /// The pattern's weight in bits.
     pub weight: f64,
     /// Whether the weight was counted: only the strongest of a product and stage is.

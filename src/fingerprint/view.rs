@@ -40,9 +40,35 @@ impl View {
     /// The view of a server's bytes at a stage.
     pub(super) fn new(stage: Stage, reply: &[u8]) -> Self {
         let mut view = Self::default();
-        write_lines(&reply[..reply.len().min(MAX_REPLY)], &mut view.raw);
-        view.mask(stage);
+        view.fill(stage, reply);
         view
+    }
+
+    /// The same in the memory of an older view.
+    pub(super) fn fill(&mut self, stage: Stage, reply: &[u8]) {
+        self.fill_with_code(stage, None, reply);
+    }
+
+    /// The view of a reply whose code was lost on its way to us, with that code in front of it.
+    pub(super) fn fill_with_code(&mut self, stage: Stage, code: Option<&str>, reply: &[u8]) {
+        self.raw.clear();
+        self.masked.clear();
+        self.host = None;
+        if let Some(code) = code {
+            self.raw.extend_from_slice(code.as_bytes());
+            self.raw.push(b' ');
+        }
+        write_lines(&reply[..reply.len().min(MAX_REPLY)], &mut self.raw);
+        self.mask(stage);
+    }
+
+    /// The keywords of an EHLO reply: the first word of every line but the first.
+    pub(super) fn keywords(&self) -> impl Iterator<Item = &[u8]> {
+        self.raw.split(|&b| b == b'\n').skip(1).map(|line| {
+            // `AUTH=PLAIN` is the keyword of old clients' servers.
+            let end = line.iter().position(|&b| matches!(b, b' ' | b'='));
+            &line[..end.unwrap_or(line.len())]
+        })
     }
 
     /// The reply code, if the first line starts with one.
@@ -58,6 +84,11 @@ impl View {
             &self.raw
         };
         text.split(|&b| b == b'\n').next().unwrap_or(b"")
+    }
+
+    /// The form that a pattern wants.
+    pub(super) fn text(&self, sees_host: bool) -> &[u8] {
+        if sees_host { &self.raw } else { &self.masked }
     }
 
     /// The host name by which the server calls itself.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::tally::{Rest, Share, fold_rest};
 use super::{
-    CategoryLine, Cluster, Head, Line, Options, Probes, Product, Servers, Sessions, Version,
+    CategoryLine, Cluster, Head, Level, Line, Options, Probes, Product, Servers, Sessions, Version,
 };
 use crate::fingerprint::Category;
 use crate::store::text::{escape, escape_short};
@@ -159,7 +159,7 @@ fn lines(rows: Vec<(String, u64)>, of: u64) -> Vec<Line> {
 }
 
 impl Servers {
-    pub(super) fn of(rows: &Summary, options: Options) -> Self {
+    pub(super) fn of(rows: &Summary, options: Options<'_>) -> Self {
         let sum = |keep: &dyn Fn(&ProductRow) -> bool| -> u64 {
             rows.products
                 .iter()
@@ -169,7 +169,7 @@ impl Servers {
         };
         let smtp = sum(&|r| r.is_smtp);
         let identified = sum(&|r| r.is_smtp && r.product.is_some());
-        let mut products = products(&rows.products, smtp, identified, options.versions);
+        let mut products = products(&rows.products, smtp, identified, options);
         let other_products = fold_rest(&mut products, options.products, |p| p.of_smtp.n);
         let clusters: Vec<Cluster> = rows
             .clusters
@@ -200,6 +200,7 @@ impl Servers {
             identified: Share::new(identified, smtp),
             other_services: sum(&|r| !r.is_smtp && r.product.is_some()),
             categories: categories(&rows.products, smtp, identified),
+            level: options.level,
             products,
             other_products,
             clusters,
@@ -240,16 +241,16 @@ fn categories(rows: &[ProductRow], smtp: u64, identified: u64) -> Vec<CategoryLi
 }
 
 /// By product, each with its versions.
-fn products(rows: &[ProductRow], smtp: u64, identified: u64, versions: usize) -> Vec<Product> {
+fn products(rows: &[ProductRow], smtp: u64, identified: u64, options: Options<'_>) -> Vec<Product> {
     let mut by_name: BTreeMap<&str, Vec<&ProductRow>> = BTreeMap::new();
     for row in rows.iter().filter(|r| r.is_smtp) {
-        if let Some(name) = &row.product {
+        if let Some(name) = counted_as(row, options) {
             by_name.entry(name).or_default().push(row);
         }
     }
     let mut products: Vec<Product> = by_name
         .into_iter()
-        .map(|(name, rows)| product(name, &rows, smtp, identified, versions))
+        .map(|(name, rows)| product(name, &rows, smtp, identified, options))
         .collect();
     products.sort_by(|a, b| {
         b.of_smtp
@@ -260,7 +261,31 @@ fn products(rows: &[ProductRow], smtp: u64, identified: u64, versions: usize) ->
     products
 }
 
-fn product(name: &str, rows: &[&ProductRow], smtp: u64, identified: u64, keep: usize) -> Product {
+/// The name under which the hosts of a row are counted; what is unknown at a level is counted under
+/// its product's name.
+fn counted_as<'r>(row: &'r ProductRow, options: Options<'r>) -> Option<&'r str> {
+    let product = row.product.as_deref()?;
+    let family = row.family.as_deref();
+    let name = match options.level {
+        Level::Product => None,
+        Level::Family => family,
+        Level::RootFamily => match options.rules {
+            Some(rules) => family.map(|f| rules.top_family(f)),
+            None => family,
+        },
+        Level::Vendor => row.vendor.as_deref(),
+        Level::Category => row.category.map(Category::name),
+    };
+    Some(name.unwrap_or(product))
+}
+
+fn product(
+    name: &str,
+    rows: &[&ProductRow],
+    smtp: u64,
+    identified: u64,
+    options: Options<'_>,
+) -> Product {
     let hosts = rows.iter().map(|r| r.hosts).sum();
     let mut by_version: BTreeMap<Option<&str>, u64> = BTreeMap::new();
     for row in rows {
@@ -282,7 +307,12 @@ fn product(name: &str, rows: &[&ProductRow], smtp: u64, identified: u64, keep: u
             .then_with(|| last(a).cmp(&last(b)))
             .then_with(|| a.version.cmp(&b.version))
     });
-    let other_versions = fold_rest(&mut versions, keep, |v| v.share.n);
+    let other_versions = fold_rest(&mut versions, options.versions, |v| v.share.n);
+    // Versions of different products are not comparable: at other levels nothing is said of them.
+    let of_one = options.level == Level::Product;
+    if !of_one {
+        versions.clear();
+    }
     Product {
         name: escape_short(name.as_bytes(), LONGEST),
         vendor: rows
@@ -293,7 +323,7 @@ fn product(name: &str, rows: &[&ProductRow], smtp: u64, identified: u64, keep: u
         of_smtp: Share::new(hosts, smtp),
         of_identified: Share::new(hosts, identified),
         versions,
-        other_versions,
+        other_versions: other_versions.filter(|_| of_one),
     }
 }
 

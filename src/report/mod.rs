@@ -21,12 +21,47 @@ use serde::Serialize;
 
 pub use tally::{Rest, Share};
 
+use crate::fingerprint::RuleSet;
 use crate::store::text::{escape, json_pretty};
 use crate::store::{StoreError, Summary, Survey};
 
+/// The level at which products are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Each product.
+    #[default]
+    Product,
+    /// Products of one family together.
+    Family,
+    /// Families that belong to one together.
+    RootFamily,
+    /// Products of one vendor together.
+    Vendor,
+    /// Products of one kind together.
+    Category,
+}
+
+impl Level {
+    /// What is counted, as a heading.
+    const fn noun(self) -> &'static str {
+        match self {
+            Self::Product => "product",
+            Self::Family => "family",
+            Self::RootFamily => "root family",
+            Self::Vendor => "vendor",
+            Self::Category => "category",
+        }
+    }
+}
+
 /// How much detail to show.
 #[derive(Debug, Clone, Copy)]
-struct Options {
+struct Options<'r> {
+    /// The level at which products are counted.
+    level: Level,
+    /// The rules that know how families belong together.
+    rules: Option<&'r RuleSet>,
     /// Products listed before the rest is folded into "other".
     products: usize,
     /// Versions listed for each product.
@@ -35,9 +70,11 @@ struct Options {
     clusters: u32,
 }
 
-impl Default for Options {
+impl Default for Options<'_> {
     fn default() -> Self {
         Self {
+            level: Level::Product,
+            rules: None,
             products: 40,
             versions: 10,
             clusters: 10,
@@ -148,6 +185,8 @@ pub struct Servers {
     pub other_services: u64,
     /// By category, the most frequent first, the unknown last.
     pub categories: Vec<CategoryLine>,
+    /// What `products` are: products, or families, vendors, categories of them.
+    pub level: Level,
     /// By product, the most frequent first.
     pub products: Vec<Product>,
     /// Products beyond the limit.
@@ -221,8 +260,21 @@ impl Report {
         Self::load_with(survey, Options::default())
     }
 
+    /// The same with the products counted at a level; `rules` know how families belong together.
+    ///
+    /// # Errors
+    /// If the survey cannot be read.
+    pub fn load_at(survey: &Survey, level: Level, rules: &RuleSet) -> Result<Self, StoreError> {
+        let options = Options {
+            level,
+            rules: Some(rules),
+            ..Options::default()
+        };
+        Self::load_with(survey, options)
+    }
+
     /// The report of a survey with so much detail.
-    fn load_with(survey: &Survey, options: Options) -> Result<Self, StoreError> {
+    fn load_with(survey: &Survey, options: Options<'_>) -> Result<Self, StoreError> {
         let name = survey
             .path()
             .file_name()
@@ -232,7 +284,7 @@ impl Report {
     }
 
     /// The report of counted rows; `file` is the survey's name.
-    fn of(file: String, rows: &Summary, options: Options) -> Self {
+    fn of(file: String, rows: &Summary, options: Options<'_>) -> Self {
         let head = Head::of(file, rows);
         let probes = Probes::of(rows, head.addresses);
         Self {

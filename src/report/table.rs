@@ -6,7 +6,7 @@ use comfy_table::modifiers::UTF8_ROUND_CORNERS;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
 
-use super::{Head, Line, Probes, Report, Rest, Servers, Sessions, Share};
+use super::{Head, Level, Line, Probes, Report, Rest, Servers, Sessions, Share};
 
 impl Report {
     /// The report as text for a terminal of so many columns. Every line ends in a line feed, and
@@ -209,18 +209,16 @@ impl Page {
     }
 
     fn products(&mut self, servers: &Servers) {
-        self.title("Products");
+        let noun = servers.level.noun();
+        self.title(&match servers.level {
+            Level::Product => "Products".to_owned(),
+            _ => format!("Products by {noun}"),
+        });
         if servers.products.is_empty() {
             self.line("None is identified.");
             return;
         }
-        let headings = [
-            "product",
-            "hosts",
-            "of SMTP",
-            "95 % interval",
-            "of identified",
-        ];
+        let headings = [noun, "hosts", "of SMTP", "95 % interval", "of identified"];
         let mut table = self.table(&headings);
         let mut add = |name: String, of_smtp: Share, of_identified: Option<Share>| {
             table.add_row(vec![
@@ -241,7 +239,7 @@ impl Page {
         if let Some(rest) = servers.other_products {
             let of_identified = Share::new(rest.hosts, servers.identified.n);
             add(
-                other(rest, "product"),
+                other(rest, noun),
                 Share::new(rest.hosts, servers.smtp),
                 Some(of_identified),
             );

@@ -82,6 +82,40 @@ fn a_small_report_reads_so() {
 }
 
 #[test]
+fn products_are_counted_at_any_level() {
+    let (_dir, survey) = small();
+    let rules = RuleSet::parse(&[(
+        "tree.toml",
+        "[[tree]]\nfamily = 'Exim'\nparent = 'Cambridge'\n",
+    )])
+    .unwrap();
+    for (level, names) in [
+        (Level::Product, ["Exim", "Exchange"]),
+        (Level::Family, ["Exim", "Exchange"]),
+        (Level::RootFamily, ["Cambridge", "Exchange"]),
+        (Level::Vendor, ["Exim people", "Exchange people"]),
+        (Level::Category, ["open source", "commercial"]),
+    ] {
+        let report = Report::load_at(&survey, level, &rules).unwrap();
+        let counted: u64 = report.servers.products.iter().map(|p| p.of_smtp.n).sum();
+        assert_eq!(counted, report.servers.identified.n, "{level:?}");
+        for name in names {
+            assert!(
+                report.servers.products.iter().any(|p| p.name == name),
+                "{level:?} {name}"
+            );
+        }
+        let versions = report
+            .servers
+            .products
+            .iter()
+            .any(|p| !p.versions.is_empty());
+        assert_eq!(versions, level == Level::Product);
+        assert!(report.render(80).contains(level.noun()));
+    }
+}
+
+#[test]
 fn numbers_add_up() {
     let (_dir, survey) = small();
     for options in [
@@ -90,11 +124,13 @@ fn numbers_add_up() {
             products: 1,
             versions: 1,
             clusters: 1,
+            ..Options::default()
         },
         Options {
             products: 0,
             versions: 0,
             clusters: 0,
+            ..Options::default()
         },
     ] {
         let report = Report::load_with(&survey, options).unwrap();

@@ -63,12 +63,14 @@ impl Writer {
 
     fn store(&mut self, hosts: &mut u64) -> Result<(), StoreError> {
         let mut batch: Vec<(SessionRecord, Verdict)> = Vec::with_capacity(BATCH);
+        let rules = Arc::clone(&self.rules);
+        let mut classifier = rules.classifier();
         let (mut due, mut ended) = (Instant::now() + LATEST, false);
         while !ended {
             match self.records.recv_deadline(due) {
                 Ok(record) => {
                     let replies = Replies::of(&record.transcript);
-                    let verdict = self.rules.classify(&replies.observation());
+                    let verdict = classifier.classify(&replies.observation());
                     batch.push((record, verdict));
                 }
                 Err(RecvTimeoutError::Timeout) => {}

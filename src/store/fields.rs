@@ -266,6 +266,12 @@ fields! {
         |h, _| judged(h, |v| words(v.hostname.as_deref()));
     "os" Words true "the operating system, where it shows"
         |h, _| judged(h, |v| words(v.os.as_deref()));
+    "tcp_os" Text false "system guessed from the SYN-ACK: window, options, time to live"
+        |h, _| h.row.syn_ack().system().map_or(Cell::Empty, text);
+    "uptime_days_min" Number false "days since that system started, at least; empty where timestamps tell nothing"
+        |h, _| h.row.syn_ack().uptime_days().map_or(Cell::Empty, |(least, _)| Cell::Number(least));
+    "uptime_days_max" Number false "the same at most: the clock's rate is not known"
+        |h, _| h.row.syn_ack().uptime_days().map_or(Cell::Empty, |(_, most)| Cell::Number(most));
     "cluster" Words true "normalised greeting of an unknown server"
         |h, _| judged(h, |v| words(v.cluster.as_deref()));
     "connect_ms" Integer true "time until the session's connection stood, ms"

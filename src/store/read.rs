@@ -52,6 +52,18 @@ impl Survey {
         Ok(())
     }
 
+    /// Hands over every host in the order of storing, as of one moment. Memory does not grow with
+    /// the survey.
+    ///
+    /// # Errors
+    /// If the database cannot be read, or the first error that `each` returns.
+    pub fn for_each_host<E: From<StoreError>>(
+        &self,
+        each: impl FnMut(StoredHost) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.scan(Parts::ALL, each)
+    }
+
     /// One host by its address.
     ///
     /// # Errors
@@ -238,7 +250,7 @@ fn verdict(row: &Row<'_>, parts: Parts) -> rusqlite::Result<Option<Verdict>> {
     let Some(confidence) = row.get(22)? else {
         return Ok(None);
     };
-    Ok(Some(Verdict {
+    let mut verdict = Verdict {
         product: row.get(23)?,
         vendor: row.get(24)?,
         version: row.get(25)?,
@@ -259,7 +271,10 @@ fn verdict(row: &Row<'_>, parts: Parts) -> rusqlite::Result<Option<Verdict>> {
         family: row.get(32)?,
         patch: row.get(33)?,
         protocol: row.get(34)?,
-    }))
+        ..Verdict::default()
+    };
+    verdict.read_marks();
+    Ok(Some(verdict))
 }
 
 /// A column whose text must be one of a closed set of names.

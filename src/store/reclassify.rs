@@ -1,9 +1,10 @@
 //! Judging stored transcripts anew: rules improve, the data stays.
 //!
-//! Verdicts are stored so many hosts at a time, each time in a short transaction of its own, so
-//! that a sweep which writes the same file never waits long. Only the last one makes the new
-//! verdicts the ones that count: whoever reads meanwhile, or after an interruption, has the old
-//! ones, and all of them.
+//! A survey that is complete is read, judged and written in one pass and one transaction: all of
+//! the new verdicts are there, or none. One that a sweep still writes gets them so many hosts at a
+//! time, each time in a short transaction of its own, so that the sweep never waits long; only the
+//! last one makes the new verdicts the ones that count. Either way, whoever reads meanwhile, or after
+//! an interruption, has the old ones, and all of them.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +13,18 @@ use rusqlite::TransactionBehavior;
 use super::read::{Parts, scan_hosts};
 use super::text::tame;
 use super::write::{make_current, put_ruleset, put_verdict};
-use super::{StoreError, StoredHost, Survey};
+use super::{StoreError, StoredHost, Survey, key};
 use crate::fingerprint::Verdict;
 use crate::smtp::Outcome;
 
-/// Hosts in one transaction.
+/// Hosts in one transaction while a sweep writes the same file.
 const CHUNK: u32 = 5_000;
+
+/// What is read of a host to judge it.
+const PARTS: Parts = Parts {
+    transcript: true,
+    evidence: false,
+};
 
 /// What a reclassification changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,6 +59,18 @@ struct Judged {
     new: Verdict,
 }
 
+impl Judged {
+    fn new(host: StoredHost, new: Verdict) -> Self {
+        let old = host.verdict;
+        Self {
+            host: host.id,
+            outcome: host.row.outcome,
+            old: old.map_or((None, None), |old| (old.product, old.version)),
+            new,
+        }
+    }
+}
+
 impl Survey {
     /// Judges every stored host by other rules and makes those verdicts the current ones. Verdicts
     /// under other digests are kept; those under the same digest are replaced. Hosts that a running
@@ -65,7 +84,43 @@ impl Survey {
         version: &str,
         judge: impl FnMut(&StoredHost) -> Verdict,
     ) -> Result<Changes, StoreError> {
-        self.reclassify_by(CHUNK, digest, version, judge)
+        if self.meta(key::STATE)? == Some("running".into()) {
+            self.reclassify_by(CHUNK, digest, version, judge)
+        } else {
+            self.reclassify_whole(digest, version, judge)
+        }
+    }
+
+    /// As [`Survey::reclassify`], in one pass and one transaction.
+    fn reclassify_whole(
+        &mut self,
+        digest: &str,
+        version: &str,
+        mut judge: impl FnMut(&StoredHost) -> Verdict,
+    ) -> Result<Changes, StoreError> {
+        self.in_place()?;
+        let before = self.current_ruleset()?;
+        let path = self.path.clone();
+        let failed = |e| StoreError::sql(&path, "reclassify", e);
+        let mut tally = Tally::default();
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let ruleset = put_ruleset(&tx, digest, version).map_err(failed)?;
+        // Verdicts are written into the table that is being read, by another key: a host's old
+        // verdict is sought under the old ruleset, after its row was reached and before its new
+        // verdict is stored.
+        scan_hosts(&tx, before, PARTS, i64::MIN..=i64::MAX, failed, |host| {
+            let new = judge(&host);
+            put_verdict(&tx, host.id, ruleset, host.row.outcome, &new).map_err(failed)?;
+            tally.add(Judged::new(host, new));
+            Ok::<(), StoreError>(())
+        })?;
+        make_current(&tx, ruleset).map_err(failed)?;
+        tx.commit().map_err(failed)?;
+        self.ruleset = Some(ruleset);
+        Ok(tally.changes())
     }
 
     /// As [`Survey::reclassify`], so many hosts at a time.
@@ -99,10 +154,6 @@ impl Survey {
         before: Option<i64>,
         judge: &mut impl FnMut(&StoredHost) -> Verdict,
     ) -> Result<Vec<Judged>, StoreError> {
-        const PARTS: Parts = Parts {
-            transcript: true,
-            evidence: false,
-        };
         let failed = |e| self.failed("reclassify", e);
         let mut judged = Vec::new();
         let snapshot = self.conn.unchecked_transaction().map_err(failed)?;
@@ -117,14 +168,8 @@ impl Survey {
             return Ok(judged);
         };
         scan_hosts(&snapshot, before, PARTS, first..=last, failed, |host| {
-            judged.push(Judged {
-                host: host.id,
-                outcome: host.row.outcome,
-                new: judge(&host),
-                old: host
-                    .verdict
-                    .map_or((None, None), |old| (old.product, old.version)),
-            });
+            let new = judge(&host);
+            judged.push(Judged::new(host, new));
             Ok::<(), StoreError>(())
         })?;
         Ok(judged)

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use crate::fingerprint::{Category, Evidence, Replies, Verdict};
+use crate::fingerprint::{Category, Evidence, Replies, SynAck, Verdict};
 use crate::session::SessionRecord;
 use crate::smtp::{Outcome, Stage, Transcript};
 
@@ -57,6 +57,18 @@ pub struct HostRow {
 }
 
 impl HostRow {
+    /// What its SYN-ACK shows of the system.
+    pub fn syn_ack(&self) -> SynAck {
+        SynAck {
+            ttl: self.ttl,
+            window: self.window,
+            mss: self.mss,
+            wscale: self.wscale,
+            sack_perm: self.sack_perm,
+            ts_val: self.ts_val,
+        }
+    }
+
     /// The row of a finished session.
     pub(super) fn of(record: &SessionRecord) -> Self {
         let responder = &record.responder;
@@ -144,7 +156,7 @@ pub(crate) fn evidence_json(evidence: &[Evidence]) -> Value {
     evidence
         .iter()
         .map(|e| {
-            json!({"stage": e.stage.name(), "rule": e.rule, "matched": e.matched, "weight": e.weight})
+            json!({"stage": e.stage.name(), "rule": &*e.rule, "matched": &*e.matched, "weight": e.weight})
         })
         .collect()
 }
@@ -159,8 +171,8 @@ pub(crate) fn evidence_from(text: &str) -> Option<Vec<Evidence>> {
         .map(|e| {
             Some(Evidence {
                 stage: Stage::from_name(e["stage"].as_str()?)?,
-                rule: e["rule"].as_str()?.to_owned(),
-                matched: e["matched"].as_str()?.to_owned(),
+                rule: e["rule"].as_str()?.into(),
+                matched: e["matched"].as_str()?.into(),
                 weight: e["weight"].as_f64()?,
             })
         })

@@ -37,6 +37,8 @@ pub struct ProductRow {
     pub product: Option<String>,
     /// Its vendor.
     pub vendor: Option<String>,
+    /// Its family.
+    pub family: Option<String>,
     /// Its category.
     pub category: Option<Category>,
     /// The version; `None` where the server does not say it.
@@ -110,8 +112,9 @@ fn count_all(conn: &Connection, ruleset: Option<i64>, clusters: u32) -> rusqlite
 
 fn products(conn: &Connection, ruleset: Option<i64>) -> rusqlite::Result<Vec<ProductRow>> {
     conn.prepare_cached(
-        "SELECT product, vendor, category, version, is_smtp, count(*) FROM verdicts
-         WHERE ruleset_id = ?1 GROUP BY product, vendor, category, version, is_smtp",
+        "SELECT product, vendor, category, version, is_smtp, count(*), family FROM verdicts
+         WHERE ruleset_id = ?1
+         GROUP BY product, vendor, category, version, is_smtp, family",
     )?
     .query_map([ruleset], |r| {
         let stated: Option<String> = r.get(2)?;
@@ -122,6 +125,7 @@ fn products(conn: &Connection, ruleset: Option<i64>) -> rusqlite::Result<Vec<Pro
             version: r.get(3)?,
             is_smtp: r.get(4)?,
             hosts: r.get(5)?,
+            family: r.get(6)?,
         })
     })?
     .collect()

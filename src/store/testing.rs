@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::read::Parts;
 use super::row::{HostRow, NewHost};
-use super::{StoreError, StoredHost, Survey};
+use super::{StoreError, Survey};
 use crate::fingerprint::{Category, Evidence, Verdict};
 use crate::smtp::{Outcome, Piece, Side, Stage, Transcript};
 
@@ -29,13 +28,6 @@ impl Survey {
         self.conn
             .query_row("SELECT count(*) FROM hosts", [], |row| row.get(0))
             .map_err(|e| self.failed("read", e))
-    }
-
-    pub(crate) fn for_each_host<E: From<StoreError>>(
-        &self,
-        each: impl FnMut(StoredHost) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.scan(Parts::ALL, each)
     }
 
     pub(crate) fn set_counts(&mut self, counts: &[(&str, &str, u64)]) -> Result<(), StoreError> {
@@ -137,13 +129,14 @@ pub(crate) fn verdict(
         evidence: product
             .map(|p| Evidence {
                 stage: Stage::Greeting,
-                rule: format!("{p}/greeting"),
-                matched: "ESMTP \u{1b} \"Postfix\"".to_owned(),
+                rule: format!("{p}/greeting").into(),
+                matched: "ESMTP \u{1b} \"Postfix\"".into(),
                 weight: 0.95,
             })
             .into_iter()
             .collect(),
         cluster: cluster.map(own),
+        ..Verdict::default()
     }
 }
 

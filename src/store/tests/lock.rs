@@ -163,3 +163,42 @@ fn a_survey_without_hosts_takes_other_rules() {
     assert_eq!(changes, Changes::default());
     assert_eq!(survey.summary(1).unwrap().ruleset.unwrap().0, "d2");
 }
+
+#[test]
+fn a_complete_survey_is_judged_whole_or_not_at_all() {
+    let (dir, mut survey) = impatient();
+    let old = verdict(Some("Exim"), None, None);
+    fill(
+        &mut survey,
+        0,
+        30,
+        Outcome::Completed,
+        &dialogue(b"220 hi\r\n", b"250 hi\r\n"),
+        &old,
+    );
+    let reader = Survey::open_readonly(path(&dir)).unwrap();
+    let rulesets = |survey: &Survey| survey.summary(1).unwrap().ruleset.unwrap().0;
+    let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        survey.reclassify("d2", "2", |host| {
+            assert!(host.id < 20, "interrupted");
+            assert_eq!(host.transcript.pieces.len(), 3);
+            // One transaction: nobody else writes meanwhile, and readers have the old verdicts.
+            let busy = other_writer(&dir).execute_batch("BEGIN IMMEDIATE");
+            assert!(busy.is_err());
+            assert_eq!(rulesets(&reader), "d1");
+            verdict(Some("Postfix"), None, None)
+        })
+    }));
+    assert!(stopped.is_err());
+    assert_eq!(rulesets(&survey), "d1");
+    let changes = survey
+        .reclassify("d2", "2", |_| verdict(Some("Postfix"), None, None))
+        .unwrap();
+    assert_eq!((changes.hosts, changes.products_changed), (30, 30));
+    assert_eq!(rulesets(&survey), "d2");
+    // Again under the same digest: replaced, and nothing has changed.
+    let again = survey
+        .reclassify("d2", "2", |_| verdict(Some("Postfix"), None, None))
+        .unwrap();
+    assert_eq!((again.hosts, again.products_changed), (30, 0));
+}
