@@ -43,7 +43,7 @@ impl RuleSet {
     /// - every example matches its pattern, with exactly the captures it states;
     /// - no other product wins an example, and the own one does if the pattern is strong enough;
     /// - no counter-example matches;
-    /// - no two patterns of a stage are the same;
+    /// - no two patterns of a stage are the same, but for hints that two products share;
     /// - every product can be named at all, and every pattern adds something;
     /// - a host name made of a product's name names nothing.
     pub fn check(&self) -> Vec<Problem> {
@@ -122,14 +122,21 @@ impl RuleSet {
             .collect()
     }
 
+    /// Two products may share a hint, which names neither; a strong expression belongs to one.
     fn check_duplicates(&self, problems: &mut Vec<Problem>) {
-        let mut first = HashMap::new();
+        let mut first: HashMap<_, &Pattern> = HashMap::new();
         for pattern in &self.patterns {
             let key = (pattern.stage, pattern.sees_host, pattern.text.as_str());
-            if pattern.conditions.is_empty()
-                && let Some(other) = first.insert(key, &pattern.id)
-            {
-                problems.push(problem(pattern, format!("the same expression as {other}")));
+            if !pattern.conditions.is_empty() {
+                continue;
+            }
+            let Some(other) = first.insert(key, pattern) else {
+                continue;
+            };
+            let hints = pattern.weight < PRIOR_BITS && other.weight < PRIOR_BITS;
+            if pattern.owner == other.owner || !hints {
+                let reason = format!("the same expression as {}", other.id);
+                problems.push(problem(pattern, reason));
             }
         }
     }

@@ -256,7 +256,6 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn count(&self, outcome: Outcome) {
     /// One more responder recorded, to whom so many commands were said.
     fn count(&self, outcome: Outcome, commands: usize) {
         self.outcomes[outcome.index()].fetch_add(1, Ordering::Relaxed);
