@@ -145,7 +145,7 @@ fn ten_thousand_are_adopted_with_one_syn_each_and_say_what_they_say_when_dialled
         let survey = file(&directory, &format!("{mode}.db"));
         let capture = Capture::start(&net, file(&directory, &format!("{mode}.pcap")));
         let done = net.smtpsweep(&format!(
-            "scan 198.18.0.0/16 {SWEEP} --rate 4000 --cooldown-time 2 --connect {mode} \
+            "scan 198.18.0.0/16 {SWEEP} --rate 4000 --cooldown-time 2 --connect {mode} --dialogue ehlo \
              --max-sessions 500 --max-sessions-per-24 100 -o {}",
             survey.display()
         ));
