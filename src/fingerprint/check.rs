@@ -495,7 +495,7 @@ mod tests {
             (
                 "nul = 501",
                 "nil = 501",
-                "test.toml:8:45: unknown stage \"nil\"",
+                "test.toml:8:46: unknown stage \"nil\"",
             ),
             (
                 "\"none\"",
