@@ -25,6 +25,7 @@ mod admission;
 mod adopt;
 mod dial;
 mod engine;
+mod histogram;
 mod live;
 mod outbox;
 mod record_only;
@@ -44,6 +45,7 @@ use crate::smtp::{DialogueConfig, Outcome, Transcript};
 
 pub use adopt::{ADOPT_WITHIN, Adopter, Connect, WAIT_MARK};
 pub use engine::Engine;
+pub use histogram::{Histogram, Timings};
 pub use record_only::record_only;
 pub use watch::{Seen, Watch};
 
@@ -135,6 +137,7 @@ pub struct Counters {
     adopted: AtomicU64,
     dialled: AtomicU64,
     outcomes: [AtomicU64; Outcome::ALL.len()],
+    timings: Timings,
 }
 
 impl Counters {
@@ -148,6 +151,7 @@ impl Counters {
             adopted: AtomicU64::new(0),
             dialled: AtomicU64::new(0),
             outcomes: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
+            timings: Timings::new(),
         }
     }
 
@@ -201,6 +205,11 @@ impl Counters {
     /// Responders recorded with that outcome.
     pub fn ended(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome.index()].load(Ordering::Relaxed)
+    }
+
+    /// How long the sessions took that had begun to connect.
+    pub const fn timings(&self) -> &Timings {
+        &self.timings
     }
 
     fn set(&self, ready: usize, capped: usize, open: usize) {
