@@ -49,8 +49,10 @@ pub use histogram::{Histogram, Timings};
 pub use record_only::record_only;
 pub use watch::{Seen, Watch};
 
-/// Sessions held open at once, unless told otherwise.
-pub const MAX_SESSIONS: usize = 4_096;
+/// Sessions held open at once, unless told otherwise. Tarpits and greet delays make sessions last for
+/// minutes, so there must be room for many; each costs less than a kilobyte here and a few in the
+/// kernel.
+pub const MAX_SESSIONS: usize = 32_768;
 
 /// Sessions held open at once into one /24, unless told otherwise.
 pub const MAX_SESSIONS_PER_24: usize = 8;
