@@ -12,7 +12,7 @@
 readonly scan=$name-scan net=$name-net link=sws0
 readonly scan_address=10.200.0.2 gateway=10.200.0.1
 readonly scan_mac=02:00:5e:10:00:01 gateway_mac=02:00:5e:10:00:02
-readonly masscan_ports=61000-61999
+readonly masscan_ports=61440-62463
 
 net_up() {
     local space

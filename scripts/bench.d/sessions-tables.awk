@@ -21,7 +21,7 @@ function spread(key, i, form,    n, j, k, sorted, x, middle) {
 
 END {
     for (t = 1; t <= tools; t++)
-        printf "| %s | %s | %s | %s | %s | %s |\n", order[t], spread(order[t], 4, "%.0f"),
+        printf "| %s | %s | %s | %s | %s | %s | %s |\n", order[t], spread(order[t], 4, "%.0f"),
             spread(order[t], 5, "%.0f"), spread(order[t], 6, "%.2f"), spread(order[t], 7, "%.0f"),
-            spread(order[t], 8, "%.0f")
+            spread(order[t], 8, "%.0f"), spread(order[t], 9, "%.2f")
 }

@@ -53,11 +53,15 @@ share_of() {
     esac
 }
 
-# How long a tool waits at its end for nothing, in seconds; not counted.
-idle_of() {
+# span_of TOOL WALL: the seconds from its first session's start to its last one's end, or where it does
+# not tell the whole run's, but for what masscan waits at its end for nothing.
+span_of() {
     case $1 in
-    masscan*) printf 2 ;;
-    *) printf 0 ;;
+    bare*) awk '{ print $3 }' "$scratch/said" ;;
+    smtpsweep*) sqlite3 "$scratch/survey.db" "SELECT
+        (max(started_us + 1000 * duration_ms) - min(started_us)) / 1e6 FROM hosts" ;;
+    masscan*) awk -v wall="$2" 'BEGIN { print wall - 2 }' ;;
+    *) printf '%s' "$2" ;;
     esac
 }
 

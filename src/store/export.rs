@@ -196,7 +196,7 @@ fn row(host: &StoredHost, context: Context) -> Value {
     row.insert("ip".to_owned(), host.row.addr.to_string().into());
     row.insert("port".to_owned(), host.row.sport.into());
     let evidence = host.verdict.as_ref().map(|v| evidence_json(&v.evidence));
-    row.insert("evidence".to_owned(), evidence.into());
+    row.insert("evidence".to_owned(), json!(evidence));
     row.insert("data".to_owned(), json!({ "smtp": envelope(host) }));
     Value::Object(row)
 }
