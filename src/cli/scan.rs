@@ -192,11 +192,11 @@ pub struct ScanArgs {
         help_heading = "Dialogue"
     )]
     pub connect: String,
-    /// Most sessions open at once
+    /// Most sessions open at once; fewer where the limit of open files cannot be raised so far
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 4096,
+        default_value_t = 32_768,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000),
         help_heading = "Dialogue"
     )]

@@ -63,7 +63,12 @@ pub struct Account {
     pub held_back: Duration,
     /// Where the walk of each sender stands.
     pub cursors: Vec<String>,
+    /// How long sessions took: the filled buckets of each histogram, by name.
+    pub timings: Vec<(&'static str, Buckets)>,
 }
+
+/// For each bucket that is not empty the milliseconds below which it lies, and its count.
+type Buckets = Vec<(Option<u64>, u64)>;
 
 impl Account {
     /// Collects the stages' final counts, also of those that failed.
@@ -101,6 +106,12 @@ impl Account {
             send_time: longest(|sent| sent.time).unwrap_or_default(),
             held_back: longest(|sent| sent.held_back).unwrap_or_default(),
             cursors: progress.cursors,
+            timings: watch
+                .sessions
+                .timings()
+                .named()
+                .map(|(name, histogram)| (name, histogram.filled()))
+                .into(),
         }
     }
 
@@ -209,12 +220,61 @@ impl Account {
                 "dialogue: {mean:.2} commands a host on the average of {hosts}\n"
             ));
         }
+        if self.timings.iter().any(|(_, buckets)| !buckets.is_empty()) {
+            put(format_args!(
+                "times:    {}\n",
+                times(&self.timings).join("; ")
+            ));
+        }
         let file = file.display();
         put(format_args!(
             "survey:   {file}\nnext:     smtpsweep report {file}\n"
         ));
         text
     }
+}
+
+/// For people: below which times half and nearly all sessions stayed.
+fn times(timings: &[(&'static str, Buckets)]) -> Vec<String> {
+    timings
+        .iter()
+        .filter(|(_, buckets)| !buckets.is_empty())
+        .map(|(name, buckets)| {
+            let all: u64 = buckets.iter().map(|(_, count)| count).sum();
+            let below = |share: f64| {
+                let mut counted = 0;
+                let bucket = buckets.iter().find(|(_, count)| {
+                    counted += count;
+                    counted as f64 >= share * all as f64
+                });
+                match bucket.and_then(|(bound, _)| *bound) {
+                    Some(ms) if ms < 1_000 => format!("<{ms} ms"),
+                    Some(ms) => format!("<{:.0} s", ms as f64 / 1_000.0),
+                    None => "more".to_owned(),
+                }
+            };
+            let name = name.trim_end_matches("_ms").replace('_', " ");
+            format!("{name} {}, 99 % {}", below(0.5), below(0.99))
+        })
+        .collect()
+}
+
+/// Histograms as JSON: for each the counts by the milliseconds that all in a bucket fell short of.
+fn timings_json(timings: &[(&'static str, Buckets)]) -> Value {
+    let object = |buckets: &Buckets| {
+        buckets
+            .iter()
+            .map(|(bound, count)| {
+                let name = bound.map_or_else(|| "more".to_owned(), |ms| format!("<{ms}"));
+                (name, json!(count))
+            })
+            .collect::<serde_json::Map<_, _>>()
+    };
+    timings
+        .iter()
+        .map(|(name, buckets)| ((*name).to_owned(), Value::Object(object(buckets))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// The probes' fate as (kind, name, count), for the survey file.
@@ -463,6 +523,7 @@ impl Metadata {
         put("outcomes", counts(outcomes.collect()));
         put("sessions_adopted", json!(account.adopted));
         put("sessions_dialled", json!(account.dialled));
+        put("timings", timings_json(&account.timings));
         put("stored_hosts", json!(account.stored));
     }
 
@@ -538,4 +599,33 @@ fn read_line(path: &str) -> Option<String> {
     std::fs::read_to_string(path)
         .ok()
         .map(|text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_for_people_and_for_programs() {
+        let timings = [
+            ("connect_ms", vec![(Some(1), 90), (Some(512), 9), (None, 1)]),
+            ("greeting_delay_ms", vec![(Some(8), 1), (Some(8_192), 1)]),
+            ("step_ms", vec![]),
+        ];
+        assert_eq!(
+            times(&timings),
+            [
+                "connect <1 ms, 99 % <512 ms",
+                "greeting delay <8 ms, 99 % <8 s"
+            ]
+        );
+        assert_eq!(
+            timings_json(&timings),
+            json!({
+                "connect_ms": {"<1": 90, "<512": 9, "more": 1},
+                "greeting_delay_ms": {"<8": 1, "<8192": 1},
+                "step_ms": {},
+            })
+        );
+    }
 }

@@ -37,7 +37,9 @@ use crate::config::ScanPlan;
 use crate::net::{Discard, DryRun, Link, MacAddr, Transmit, sys};
 use crate::probe::Responder;
 use crate::rate::PacketsPerSecond;
-use crate::session::{Engine, SessionConfig, SessionError, SessionRecord, WAIT_MARK, record_only};
+use crate::session::{
+    Engine, MAX_SESSIONS, SessionConfig, SessionError, SessionRecord, WAIT_MARK, record_only,
+};
 use crate::status::say;
 use crate::store::Survey;
 use crate::targets::{Passes, Walk};
@@ -325,11 +327,14 @@ fn fit_descriptors(plan: &mut ScanPlan) -> anyhow::Result<()> {
         .context("cannot ask for the limit of open files (RLIMIT_NOFILE)")?;
     if limit < wanted {
         let fitting = limit.saturating_sub(OTHER_DESCRIPTORS).max(1);
-        say(format_args!(
-            "only {limit} files may be open, so at most {fitting} sessions instead of {} are held \
-             at once (ulimit -n raises it)",
-            plan.max_sessions
-        ));
+        // Who asked for a number is told; who did not, unless it is to be quiet.
+        if !plan.quiet || plan.max_sessions as usize != MAX_SESSIONS {
+            say(format_args!(
+                "only {limit} files may be open, so at most {fitting} sessions instead of {} are \
+                 held at once (ulimit -Hn raises it, and sysctl fs.nr_open bounds that)",
+                plan.max_sessions
+            ));
+        }
         plan.max_sessions = u32::try_from(fitting).unwrap_or(plan.max_sessions);
     }
     Ok(())

@@ -24,6 +24,10 @@ const TICK: Duration = Duration::from_millis(50);
 /// How often there is a status line.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How long open sessions may go on after a signal and the cooldown. Most need less than a second; the
+/// others are tarpits for the most part, and whoever signals (a person, an init system) soon kills.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// What the overseer reads and writes.
 pub(super) struct Watch {
     pub(super) shared: Arc<Shared>,
@@ -92,10 +96,11 @@ impl Watch {
                     .cooldown_end
                     .map_or(plan.cooldown, |end| end.saturating_duration_since(now));
                 say(format_args!(
-                    "{}: no more probes; waiting {:.0} s for replies, then for the sessions ({} \
-                     open, {} waiting); again: stop at once",
+                    "{}: no more probes; waiting {:.0} s for replies, then {:.0} s at most for the \
+                     sessions ({} open, {} waiting); again: stop at once",
                     self.finish.describe(),
                     cooldown.as_secs_f64(),
+                    GRACE.as_secs_f64(),
                     self.sessions.open(),
                     self.sessions.queued()
                 ));
@@ -125,7 +130,12 @@ impl Watch {
                 self.shared.stop_receiving.store(true, Ordering::Relaxed);
                 if self.signalled == 1 {
                     // Open sessions may end; those that wait would make it a matter of hours.
-                    self.stop.store(Stop::Drain as u8, Ordering::Relaxed);
+                    let stop = if now < end + GRACE {
+                        Stop::Drain
+                    } else {
+                        Stop::Now
+                    };
+                    self.stop.store(stop as u8, Ordering::Relaxed);
                 }
             }
         }

@@ -366,7 +366,9 @@ impl Engine {
         };
         self.timers.disarm(key.index);
         self.admission.release(live.addr());
-        self.record(live.finish(now));
+        let record = live.finish(now);
+        self.counters.timings().count(&record);
+        self.record(record);
     }
 }
 

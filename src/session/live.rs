@@ -3,18 +3,24 @@
 //! The law of edge-triggered readiness: an event is told once, so whoever gets it reads until
 //! the socket is empty or asks for another turn ([`Step::Again`]). A read that does not fill the
 //! buffer has emptied the socket (epoll(7)), unless the peer's close is among what was reported.
+//!
+//! **Who closes**: the server, if it will. Whoever closes first has to remember the connection and
+//! its ports for a minute (TIME-WAIT), and RFC 5321 section 4.1.1.10 has the server close after its
+//! reply to QUIT, so once that reply is there its close is awaited for [`CLOSING`]. Our own close is
+//! always a FIN: a RST would free both sides at once, but take from the peer what it has not
+//! read yet, QUIT for instance, and looks like an attack in its log.
 
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
 use super::{Judge, Seen, SessionRecord, Watch, dial};
 use crate::probe::Responder;
-use crate::smtp::{Dialogue, DialogueConfig, Outcome, Side, Transcript};
+use crate::smtp::{Dialogue, DialogueConfig, Outcome, Side, Stage, Transcript};
 
 /// A session from its SYN to its end.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ pub(super) struct Live {
     started: Instant,
     started_us: u64,
     phase: Phase,
+    /// When the dialogue was over, if the peer's close is all that is awaited.
+    parted: Option<Instant>,
     /// Of our commands, what the socket has not yet taken.
     unsent: Vec<u8>,
     /// A write found the connection reset: what looks like a close now was a reset.
@@ -108,6 +116,7 @@ impl Live {
             started: now,
             started_us,
             phase: Phase::Connecting { deadline },
+            parted: None,
             unsent: Vec::new(),
             reset: false,
             error: None,
@@ -124,6 +133,9 @@ impl Live {
 
     /// When [`Self::handle_timeout`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        if let Some(parted) = self.parted {
+            return Some(parted + CLOSING);
+        }
         match &self.phase {
             Phase::Connecting { deadline } => Some(*deadline),
             Phase::Talking { dialogue, .. } => dialogue.poll_timeout(),
@@ -135,6 +147,9 @@ impl Live {
     pub(super) fn handle_ready(&mut self, now: Instant, ready: Ready, shared: &mut Shared) -> Step {
         if matches!(self.phase, Phase::Connecting { .. }) {
             return self.settle_connection(now, ready, shared);
+        }
+        if self.parted.is_some() {
+            return self.discard(ready, shared);
         }
         if ready.writable && !self.unsent.is_empty() {
             self.send(now, shared);
@@ -148,6 +163,13 @@ impl Live {
 
     /// The deadline has come.
     pub(super) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) -> Step {
+        if let Some(parted) = self.parted {
+            return if now < parted + CLOSING {
+                Step::Wait
+            } else {
+                Step::End
+            };
+        }
         match &mut self.phase {
             Phase::Connecting { deadline } if now < *deadline => Step::Wait,
             Phase::Connecting { .. } => self.fail(Outcome::ConnectTimeout),
@@ -196,7 +218,7 @@ impl Live {
             transcript,
             started_us: self.started_us,
             connect_ms,
-            duration_ms: millis(self.started, now),
+            duration_ms: millis(self.started, self.parted.unwrap_or(now)),
         }
     }
 
@@ -288,12 +310,34 @@ impl Live {
             watch(&self.responder, Seen::Octets(Side::Server, octets));
         }
         dialogue.handle_input(now, octets);
+        let answered_quit = dialogue.is_done() && dialogue.stage() == Stage::Quit;
         let emptied = count < shared.buffer.len();
         let sent = self.send(now, shared);
         match self.step() {
+            Step::End if answered_quit && !closed => {
+                self.parted = Some(now);
+                Some(if emptied { Step::Wait } else { Step::Again })
+            }
             Step::Wait if closed || !emptied || !sent => None,
             step => Some(step),
         }
+    }
+
+    /// The dialogue is over: reads to the peer's close and keeps nothing, for octets left unread
+    /// would turn our own close into a RST.
+    fn discard(&mut self, ready: Ready, shared: &mut Shared) -> Step {
+        if !ready.readable {
+            return Step::Wait;
+        }
+        for _ in 0..READS_PER_TURN {
+            match self.stream.read(&mut shared.buffer) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Wait,
+                Ok(0) | Err(_) => return Step::End,
+            }
+        }
+        Step::Again
     }
 
     /// The connection is gone.
@@ -359,6 +403,9 @@ fn millis(from: Instant, to: Instant) -> u32 {
     u32::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u32::MAX)
 }
 
+/// How long the peer's close is awaited after its reply to QUIT. It comes right behind the reply if
+/// it comes at all.
+const CLOSING: Duration = Duration::from_secs(1);
 /// Reads in one turn: with the buffer's size this bounds how long one peer can keep the others
 /// waiting.
 const READS_PER_TURN: usize = 4;

@@ -26,6 +26,7 @@ mod adopt;
 mod asn;
 mod dial;
 mod engine;
+mod histogram;
 mod live;
 mod outbox;
 mod record_only;
@@ -47,11 +48,14 @@ use crate::smtp::{DialogueConfig, Outcome, Transcript};
 pub use adopt::{ADOPT_WITHIN, Adopter, Connect, WAIT_MARK};
 pub use asn::{AsTable, AsTableError};
 pub use engine::Engine;
+pub use histogram::{Histogram, Timings};
 pub use record_only::record_only;
 pub use watch::{Seen, Watch};
 
-/// Sessions held open at once, unless told otherwise.
-pub const MAX_SESSIONS: usize = 4_096;
+/// Sessions held open at once, unless told otherwise. Tarpits and greet delays make sessions last for
+/// minutes, so there must be room for many; each costs less than a kilobyte here and a few in the
+/// kernel.
+pub const MAX_SESSIONS: usize = 32_768;
 
 /// Sessions held open at once into one /24, unless told otherwise.
 pub const MAX_SESSIONS_PER_24: usize = 8;
@@ -156,6 +160,7 @@ pub struct Counters {
     commands: AtomicU64,
     spoken: AtomicU64,
     outcomes: [AtomicU64; Outcome::ALL.len()],
+    timings: Timings,
 }
 
 impl Counters {
@@ -171,6 +176,7 @@ impl Counters {
             commands: AtomicU64::new(0),
             spoken: AtomicU64::new(0),
             outcomes: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
+            timings: Timings::new(),
         }
     }
 
@@ -234,6 +240,11 @@ impl Counters {
     /// Responders recorded to whom a command was said.
     pub fn spoken_to(&self) -> u64 {
         self.spoken.load(Ordering::Relaxed)
+    }
+
+    /// How long the sessions took that had begun to connect.
+    pub const fn timings(&self) -> &Timings {
+        &self.timings
     }
 
     fn set(&self, ready: usize, capped: usize, open: usize) {

@@ -197,7 +197,7 @@ fn row(host: &StoredHost, context: Context) -> Value {
     row.insert("ip".to_owned(), host.row.addr.to_string().into());
     row.insert("port".to_owned(), host.row.sport.into());
     let evidence = host.verdict.as_ref().map(|v| evidence_json(&v.evidence));
-    row.insert("evidence".to_owned(), evidence.into());
+    row.insert("evidence".to_owned(), json!(evidence));
     row.insert("replies".to_owned(), replies_json(&host.transcript));
     let keywords = keywords_json(&host.transcript);
     row.insert("ehlo_keywords".to_owned(), keywords);

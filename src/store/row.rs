@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::fingerprint::{Category, Evidence, Replies, SynAck, Verdict};
 use crate::session::SessionRecord;
@@ -151,14 +152,24 @@ pub(crate) fn category(name: &str) -> Option<Category> {
     ALL.into_iter().find(|c| c.name() == name)
 }
 
+/// A piece of evidence as it is stored; evidence is an array of these.
+#[derive(Serialize)]
+struct EvidenceJson<'a> {
+    stage: &'static str,
+    rule: &'a str,
+    matched: &'a str,
+    weight: f64,
+}
+
 /// Evidence as it is stored: a JSON array of `{stage, rule, matched, weight}`.
-pub(crate) fn evidence_json(evidence: &[Evidence]) -> Value {
-    evidence
-        .iter()
-        .map(|e| {
-            json!({"stage": e.stage.name(), "rule": &*e.rule, "matched": &*e.matched, "weight": e.weight})
-        })
-        .collect()
+pub(crate) fn evidence_json(evidence: &[Evidence]) -> impl Serialize {
+    let items = evidence.iter().map(|e| EvidenceJson {
+        stage: e.stage.name(),
+        rule: &e.rule,
+        matched: &e.matched,
+        weight: e.weight,
+    });
+    items.collect::<Vec<_>>()
 }
 
 /// The reverse of [`evidence_json`]; `None` if it is no such array.

@@ -34,10 +34,11 @@ pub fn escape(bytes: &[u8]) -> String {
 /// The bytes as [`escape`] has them, yet with line ends and tabs as they are, so that it can still
 /// be laid out; `None` where that is the bytes themselves, as it is for nearly all servers.
 pub(super) fn readable(bytes: &[u8]) -> Option<String> {
-    if bytes
-        .iter()
-        .all(|b| is_layout(char::from(*b)) || (b' '..=b'~').contains(b) && *b != b'\\')
-    {
+    // Without an early end, so that many octets are looked at in one instruction.
+    let plain = bytes.iter().fold(true, |plain, b| {
+        plain & (matches!(b, b'\t' | b'\r' | b'\n' | b' '..=b'~') & (*b != b'\\'))
+    });
+    if plain {
         return None;
     }
     let mut out = String::with_capacity(bytes.len() + 8);
@@ -63,6 +64,10 @@ const fn is_layout(c: char) -> bool {
 /// The text with U+FFFD in place of each control character, and of each that changes the direction
 /// of text or is invisible.
 pub(super) fn tame(text: &str) -> Cow<'_, str> {
+    let printable = |plain, b: &u8| plain & matches!(b, b' '..=b'~');
+    if text.as_bytes().iter().fold(true, printable) {
+        return text.into();
+    }
     let is_wild = |c: char| c.is_control() || is_unseen(c);
     if text.contains(is_wild) {
         text.replace(is_wild, "\u{fffd}").into()

@@ -1,6 +1,7 @@
 //! Writing: hosts in batches, counts and metadata in the same transaction.
 
 use rusqlite::{Connection, TransactionBehavior, params};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::dialogue::{keywords_json, replies_json};
@@ -250,11 +251,11 @@ pub(super) fn put_verdict(
 }
 
 /// JSON as it is stored: no control character in it.
-fn json_text(value: &Value) -> String {
+fn json_text(value: &impl Serialize) -> String {
     let mut out = Vec::new();
-    // Writing to memory does not fail, and the keys of a JSON value are strings.
+    // Writing to memory does not fail, and the keys of a JSON value are strings; JSON is UTF-8.
     let _ = json_line(value, &mut out);
-    String::from_utf8_lossy(&out).into_owned()
+    String::from_utf8(out).unwrap_or_default()
 }
 
 fn put_counts(conn: &Connection, counts: &[(&str, &str, u64)]) -> rusqlite::Result<()> {

@@ -15,6 +15,7 @@ mod layers;
 mod links;
 mod live;
 mod probe;
+mod scale;
 mod support;
 mod sweep;
 mod xdp;

@@ -72,7 +72,8 @@ fn effective_mask(status: &str) -> Option<u64> {
 }
 
 /// Raises the soft limit of open descriptors to `wanted`, and the hard limit with it where that is
-/// allowed. Returns the soft limit that now holds, which may be below `wanted`; never lowers it.
+/// allowed (`CAP_SYS_RESOURCE`, up to the system's `fs.nr_open`). Returns the soft limit that now holds,
+/// which may be below `wanted`; never lowers it.
 ///
 /// # Errors
 /// When the limit cannot be read.
@@ -81,9 +82,10 @@ pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
     if now.rlim_cur >= wanted {
         return Ok(now.rlim_cur);
     }
+    let most = wanted.min(nr_open());
     let both = libc::rlimit {
-        rlim_cur: wanted,
-        rlim_max: wanted.max(now.rlim_max),
+        rlim_cur: most,
+        rlim_max: most.max(now.rlim_max),
     };
     let soft = libc::rlimit {
         rlim_cur: wanted.min(now.rlim_max),
@@ -97,6 +99,14 @@ pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
         }
     }
     Ok(descriptor_limit()?.rlim_cur)
+}
+
+/// The most that any process may be allowed; a limit beyond it is refused as a whole.
+fn nr_open() -> u64 {
+    std::fs::read_to_string("/proc/sys/fs/nr_open")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(u64::MAX)
 }
 
 fn descriptor_limit() -> io::Result<libc::rlimit> {
@@ -134,5 +144,9 @@ mod tests {
         assert_eq!(raise_descriptor_limit(1).unwrap(), before.rlim_cur);
         let most = raise_descriptor_limit(before.rlim_max).unwrap();
         assert_eq!(most, before.rlim_max);
+        if has_capability(Capability::SysResource) {
+            let all = raise_descriptor_limit(u64::MAX - 1).unwrap();
+            assert_eq!(all, nr_open(), "as far as the system goes");
+        }
     }
 }

@@ -348,3 +348,83 @@ fn caps_of_zero_are_refused() {
         assert!(matches!(engine, Err(SessionError::ZeroCap(_))));
     }
 }
+
+/// Greets, answers EHLO and QUIT and one thing more, then does `after` with the connection.
+fn farewell<T: Send + 'static>(
+    after: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> (u16, JoinHandle<T>) {
+    let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = door.local_addr().expect("its address").port();
+    let thread = thread::spawn(move || {
+        let (mut stream, _) = door.accept().expect("a call");
+        let mut buffer = [0; 512];
+        for reply in [&b"220 a.example\r\n"[..], b"250 a\r\n", b"221 bye\r\n"] {
+            stream.write_all(reply).expect("an open session");
+            if !reply.starts_with(b"221") {
+                assert!(stream.read(&mut buffer).expect("a command") > 0);
+            }
+        }
+        stream
+            .write_all(b"500 and another thing\r\n")
+            .expect("open");
+        after(stream)
+    });
+    (port, thread)
+}
+
+#[test]
+fn after_its_reply_to_quit_the_server_closes_first() {
+    let (port, server) = farewell(|mut stream| {
+        stream
+            .set_read_timeout(Some(ms(600)))
+            .expect("a read timeout");
+        let said = stream.read(&mut [0; 64]).map_err(|error| error.kind());
+        stream.shutdown(std::net::Shutdown::Write).expect("open");
+        stream.set_read_timeout(None).expect("no read timeout");
+        (said, stream.read(&mut [0; 64]).expect("our close"))
+    });
+    let record = start(config()).serve([local(port)]).pop();
+    let record = record.expect("a record");
+    let (early, late) = server.join().expect("no panic");
+    assert_eq!(early, Err(io::ErrorKind::WouldBlock), "nothing before its");
+    assert_eq!(late, 0);
+    assert_eq!(record.outcome, Outcome::Completed);
+    assert!(record.duration_ms < 600, "the farewell is not counted");
+}
+
+#[test]
+fn a_server_that_does_not_close_is_left_with_a_fin() {
+    let (port, server) = farewell(|mut stream| {
+        let waits = Instant::now();
+        (
+            stream.read(&mut [0; 64]).expect("no reset"),
+            waits.elapsed(),
+        )
+    });
+    start(config()).serve([local(port)]);
+    let (said, waited) = server.join().expect("no panic");
+    assert_eq!(said, 0);
+    assert!(waited > ms(800) && waited < ms(5_000), "{waited:?}");
+}
+
+#[test]
+fn times_are_counted_for_each_session() {
+    let running = start(config());
+    let counters = Arc::clone(&running.counters);
+    let (good, silent) = (peer("good"), peer("silent"));
+    running.serve([local(good), local(good), local(silent)]);
+    let counted = |name: &str| -> u64 {
+        let named = counters.timings().named();
+        let (_, histogram) = named.iter().find(|(n, _)| *n == name).expect("known");
+        histogram.filled().iter().map(|(_, count)| count).sum()
+    };
+    assert_eq!(counted("connect_ms"), 3);
+    assert_eq!(counted("greeting_delay_ms"), 2);
+    assert_eq!(counted("session_ms"), 3);
+    assert!(counted("step_ms") >= 4, "EHLO and QUIT of the good ones");
+    let longest = counters.timings().session.filled().pop();
+    assert!(
+        longest.is_some_and(|(below, count)| below >= Some(2_048) && count == 1),
+        "the silent one took its two seconds: {longest:?}"
+    );
+}
