@@ -1,9 +1,10 @@
 //! Writing: hosts in batches, counts and metadata in the same transaction.
 
 use rusqlite::{Connection, TransactionBehavior, params};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::dialogue::{keywords_json, replies_json};
+use super::dialogue::{keywords, replies};
 use super::row::{HostRow, NewHost, evidence_json, is_smtp_server};
 use super::text::{json_line, readable, tame};
 use super::{StoreError, Survey, key};
@@ -196,8 +197,8 @@ fn put_dialogue(conn: &Connection, host: i64, transcript: &Transcript) -> rusqli
     .execute(params![
         host,
         transcript.commands(),
-        json_text(&replies_json(transcript)),
-        json_text(&keywords_json(transcript)),
+        json_text(&replies(transcript)),
+        json_text(&keywords(transcript)),
     ])?;
     Ok(())
 }
@@ -250,7 +251,7 @@ pub(super) fn put_verdict(
 }
 
 /// JSON as it is stored: no control character in it.
-fn json_text(value: &Value) -> String {
+fn json_text(value: &impl Serialize) -> String {
     let mut out = Vec::new();
     // Writing to memory does not fail, and the keys of a JSON value are strings.
     let _ = json_line(value, &mut out);
