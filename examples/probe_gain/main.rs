@@ -46,7 +46,9 @@ const OVERLONG: [u8; 600] = {
     line
 };
 
-fn main() -> Result<(), Box<dyn Error>> {
+type Failure = Box<dyn Error>;
+
+fn main() -> Result<(), Failure> {
     let args: Vec<String> = env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
@@ -64,7 +66,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(peer: &str) -> Result<(Self, Vec<u8>, Vec<u8>), Box<dyn Error>> {
+    fn open(peer: &str) -> Result<(Self, Vec<u8>, Vec<u8>), Failure> {
         let stream = TcpStream::connect(peer)?;
         stream.set_read_timeout(Some(Duration::from_secs(45)))?;
         let reader = BufReader::new(stream.try_clone()?);
@@ -74,13 +76,13 @@ impl Session {
         Ok((session, greeting, ehlo))
     }
 
-    fn ask(&mut self, command: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    fn ask(&mut self, command: &[u8]) -> Result<Vec<u8>, Failure> {
         self.stream.write_all(command)?;
         self.reply()
     }
 
     /// The whole reply; as much of it as came before the server closed.
-    fn reply(&mut self) -> Result<Vec<u8>, Box<dyn Error>> {
+    fn reply(&mut self) -> Result<Vec<u8>, Failure> {
         let mut reply = Vec::new();
         loop {
             let begin = reply.len();
@@ -92,7 +94,7 @@ impl Session {
     }
 }
 
-fn record(name: &str, peer: &str) -> Result<(), Box<dyn Error>> {
+fn record(name: &str, peer: &str) -> Result<(), Failure> {
     let print = |probe: &str, took: Duration, open: bool, reply: &[u8]| {
         println!(
             "{name}\t{probe}\t{}\t{}\t{}",
@@ -119,7 +121,7 @@ fn record(name: &str, peer: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn errors(name: &str, peer: &str) -> Result<(), Box<dyn Error>> {
+fn errors(name: &str, peer: &str) -> Result<(), Failure> {
     let (mut session, _, _) = Session::open(peer)?;
     for n in 1..=8 {
         let begun = Instant::now();
@@ -136,7 +138,7 @@ fn errors(name: &str, peer: &str) -> Result<(), Box<dyn Error>> {
 /// Which group each server falls into, by what it answers.
 type Groups<'a> = BTreeMap<&'a str, String>;
 
-fn table(replies: &str, corpus: Option<&str>) -> Result<(), Box<dyn Error>> {
+fn table(replies: &str, corpus: Option<&str>) -> Result<(), Failure> {
     let text = fs::read_to_string(replies)?;
     let mut answers: BTreeMap<&str, Groups<'_>> = BTreeMap::new();
     let mut codes: BTreeMap<&str, Groups<'_>> = BTreeMap::new();
@@ -184,7 +186,7 @@ fn table(replies: &str, corpus: Option<&str>) -> Result<(), Box<dyn Error>> {
             greedy(&servers, answers, given);
         }
     }
-    corpus.map_or(Ok(()), |corpus| known(corpus))
+    corpus.map_or(Ok(()), known)
 }
 
 fn greedy(servers: &BTreeSet<&str>, answers: &BTreeMap<&str, Groups<'_>>, given: &[&str]) {
@@ -266,7 +268,7 @@ fn code(reply: &[u8]) -> String {
 
 /// What a collection of known replies (product, probe, reply) says of each probe: the entropy over
 /// those products of which the reply is known.
-fn known(path: &str) -> Result<(), Box<dyn Error>> {
+fn known(path: &str) -> Result<(), Failure> {
     let text = fs::read_to_string(path)?;
     let mut answers: BTreeMap<&str, Groups<'_>> = BTreeMap::new();
     let mut product = "";

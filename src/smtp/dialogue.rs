@@ -466,10 +466,9 @@ impl Dialogue {
             Stage::Starttls => config.starttls && flags.offers_starttls && !flags.secured,
             Stage::TlsEhlo => flags.hello_again,
             probe => {
-                config.depth == Depth::Behaviour
-                    && !flags.certain
-                    && !(probe == Stage::Unknown && flags.helpless)
-                    && !(plan::provokes_error(probe) && self.errors >= plan::ERROR_BUDGET)
+                let spent = plan::provokes_error(probe) && self.errors >= plan::ERROR_BUDGET;
+                let known = flags.certain || (probe == Stage::Unknown && flags.helpless);
+                config.depth == Depth::Behaviour && !spent && !known
             }
         }
     }

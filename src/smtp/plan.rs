@@ -8,7 +8,7 @@
 //! before STARTTLS: a handshake that fails ends the session, and must not cost the behaviour; and
 //! what a server says to a probe is then the same with and without `--starttls`.
 //!
-//! **Error budget**: chasquid closes at the third error, Exim at the fourth, msmtpd at the second, and
+//! **Error budget**: chasquid closes at the third error, Exim at the fourth, msmtpd after the first, and
 //! Courier answers the second 8 s late, the third 16 s. So no error is provoked once there were
 //! [`ERROR_BUDGET`], HELP's own included. Who calls HELP an error is not asked an unknown verb: it is
 //! one, and the words are the same.

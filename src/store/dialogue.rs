@@ -3,52 +3,67 @@
 //! One row a host, with lists as JSON: rows of their own for each reply and each keyword would make the
 //! writer several times slower. Two views, `v_replies` and `v_ehlo_keywords`, lay them out again.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::text::tame;
 use crate::smtp::{Keyword, Stage, Step, Transcript};
 
-/// The steps as JSON objects.
-pub(super) fn replies_json(transcript: &Transcript) -> Value {
-    transcript.steps().iter().map(reply_json).collect()
+/// A step and its reply.
+#[derive(Debug, Serialize)]
+pub(super) struct ReplyRow {
+    stage: &'static str,
+    code: Option<u16>,
+    enhanced: Option<String>,
+    lines: usize,
+    latency_ms: Option<u32>,
+    pieces: usize,
+    /// Hardly any reply has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quirks: Option<String>,
 }
 
-fn reply_json(step: &Step) -> Value {
-    let enhanced = step.enhanced.map(|(a, b, c)| format!("{a}.{b}.{c}"));
-    let mut reply = json!({
-        "stage": step.stage.name(),
-        "code": step.code,
-        "enhanced": enhanced,
-        "lines": step.lines,
-        "latency_ms": step.latency_ms,
-        "pieces": step.pieces,
-    });
-    // Hardly any reply has them.
-    if !step.quirks.is_empty() {
-        let quirks: Vec<&str> = step.quirks.names().collect();
-        reply["quirks"] = quirks.join(", ").into();
+/// An extension offered.
+#[derive(Debug, Serialize)]
+pub(super) struct KeywordRow {
+    stage: &'static str,
+    keyword: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    parameters: String,
+}
+
+/// The steps, in order.
+pub(super) fn replies(transcript: &Transcript) -> Vec<ReplyRow> {
+    transcript.steps().iter().map(reply).collect()
+}
+
+fn reply(step: &Step) -> ReplyRow {
+    let quirks = || step.quirks.names().collect::<Vec<_>>().join(", ");
+    ReplyRow {
+        stage: step.stage.name(),
+        code: step.code,
+        enhanced: step.enhanced.map(|(a, b, c)| format!("{a}.{b}.{c}")),
+        lines: step.lines,
+        latency_ms: step.latency_ms,
+        pieces: step.pieces,
+        quirks: (!step.quirks.is_empty()).then(quirks),
     }
-    reply
 }
 
 /// The extensions offered, in order, in clear text and within TLS.
-pub(super) fn keywords_json(transcript: &Transcript) -> Value {
-    [Stage::Ehlo, Stage::TlsEhlo]
-        .into_iter()
-        .flat_map(|stage| {
-            let keywords = transcript.keywords(stage);
-            keywords
-                .into_iter()
-                .map(move |keyword| keyword_json(stage, &keyword))
-        })
-        .collect()
+pub(super) fn keywords(transcript: &Transcript) -> Vec<KeywordRow> {
+    let mut rows = Vec::new();
+    for stage in [Stage::Ehlo, Stage::TlsEhlo] {
+        let keywords = transcript.keywords(stage);
+        rows.extend(keywords.iter().map(|row| keyword(stage, row)));
+    }
+    rows
 }
 
-fn keyword_json(stage: Stage, keyword: &Keyword) -> Value {
+fn keyword(stage: Stage, keyword: &Keyword) -> KeywordRow {
     let text = |octets: &[u8]| tame(&String::from_utf8_lossy(octets)).into_owned();
-    let mut row = json!({ "stage": stage.name(), "keyword": text(&keyword.word) });
-    if !keyword.parameters.is_empty() {
-        row["parameters"] = text(&keyword.parameters).into();
+    KeywordRow {
+        stage: stage.name(),
+        keyword: text(&keyword.word),
+        parameters: text(&keyword.parameters),
     }
-    row
 }

@@ -20,7 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-use super::dialogue::{keywords_json, replies_json};
+use super::dialogue::{keywords, replies};
 use super::fields::{Cell, Context, DIALOGUE, FIELDS, Field, Fields, time};
 use super::read::Parts;
 use super::row::{StoredHost, evidence_json};
@@ -198,9 +198,9 @@ fn row(host: &StoredHost, context: Context) -> Value {
     row.insert("port".to_owned(), host.row.sport.into());
     let evidence = host.verdict.as_ref().map(|v| evidence_json(&v.evidence));
     row.insert("evidence".to_owned(), json!(evidence));
-    row.insert("replies".to_owned(), replies_json(&host.transcript));
-    let keywords = keywords_json(&host.transcript);
-    row.insert("ehlo_keywords".to_owned(), keywords);
+    row.insert("replies".to_owned(), json!(replies(&host.transcript)));
+    let keywords = keywords(&host.transcript);
+    row.insert("ehlo_keywords".to_owned(), json!(keywords));
     row.insert("data".to_owned(), json!({ "smtp": envelope(host) }));
     Value::Object(row)
 }

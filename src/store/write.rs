@@ -4,7 +4,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::dialogue::{keywords_json, replies_json};
+use super::dialogue::{keywords, replies};
 use super::row::{HostRow, NewHost, evidence_json, is_smtp_server};
 use super::text::{json_line, readable, tame};
 use super::{StoreError, Survey, key};
@@ -197,8 +197,8 @@ fn put_dialogue(conn: &Connection, host: i64, transcript: &Transcript) -> rusqli
     .execute(params![
         host,
         transcript.commands(),
-        json_text(&replies_json(transcript)),
-        json_text(&keywords_json(transcript)),
+        json_text(&replies(transcript)),
+        json_text(&keywords(transcript)),
     ])?;
     Ok(())
 }

@@ -130,6 +130,35 @@ fn contradictory_and_malformed_options_are_refused() {
         &smtpsweep("scan 9.9.9.9 --ehlo-name localhost"),
         &["--ehlo-name", "localhost"],
     );
+    for (contact, reason) in [
+        ("abuse", "mail address"),
+        ("abuse@localhost", "no dot"),
+        ("a@b.example,c@d.example", "mail address"),
+    ] {
+        refused(
+            &smtpsweep(&format!("scan 9.9.9.9 --contact {contact}")),
+            &["--contact", contact, reason],
+        );
+    }
+    refused(
+        &smtpsweep("scan 9.9.9.9 --dialogue mail"),
+        &["--dialogue", "mail", "behaviour"],
+    );
+    refused(
+        &smtpsweep("scan 9.9.9.9 --prefix2as /dev/no/table"),
+        &["/dev/no/table"],
+    );
+    refused(
+        &smtpsweep("scan 9.9.9.9 --max-sessions-per-as 4"),
+        &["--prefix2as"],
+    );
+    let directory = scratch();
+    let table = file(&directory, "table");
+    fs::write(&table, "10.0.0.0\t8\t64496\n10.0.0.0\t33\t1\n").unwrap();
+    refused(
+        &smtpsweep(&format!("scan 9.9.9.9 --prefix2as {}", table.display())),
+        &["table, line 2", "length"],
+    );
     refused(
         &smtpsweep("scan 9.9.9.9 --greeting-timeout 0"),
         &["--greeting-timeout"],

@@ -59,6 +59,59 @@ fn every_odd_peer_is_shown_with_the_outcome_that_a_sweep_would_record() {
 }
 
 #[test]
+fn the_whole_dialogue_is_shown_however_certain_the_verdict() {
+    let (door, addr) = door();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = door.accept().unwrap();
+        stream
+            .write_all(b"220 mx.example.test ESMTP Exim 4.96\r\n")
+            .unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap());
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line).unwrap() > 0 {
+            let reply: &[u8] = match &line[..line.len() - 2] {
+                b"EHLO scanner.example.org" => b"250-mx.example.test Hello\r\n250 HELP\r\n",
+                b"NOOP https://example.org/survey" => b"250 OK\r\n",
+                b"HELP" => b"214-Commands supported:\r\n214 HELO EHLO\r\n",
+                b"NOOP \0" => b"501 NUL characters are not allowed in SMTP commands\r\n",
+                b"XYZZY https://example.org/survey" => b"500 unrecognized command\r\n",
+                b"QUIT" => b"221 mx.example.test closing connection\r\n",
+                other => panic!("{}", other.escape_ascii()),
+            };
+            stream.write_all(reply).unwrap();
+            line.clear();
+        }
+    });
+    let done = run(probe(addr).args(["--contact", "https://example.org/survey"]));
+    assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+    let said: Vec<&str> = done
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once("C: "))
+        .map(|(_, said)| said)
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "EHLO scanner.example.org",
+            "NOOP https://example.org/survey",
+            "HELP",
+            "NOOP \\x00",
+            "XYZZY https://example.org/survey",
+            "QUIT",
+        ],
+        "{}",
+        done.stdout
+    );
+    assert!(
+        done.stdout.contains("S: 501 NUL characters"),
+        "{}",
+        done.stdout
+    );
+    server.join().unwrap();
+}
+
+#[test]
 fn without_a_connection_there_is_an_outcome_and_a_failure() {
     let (door, addr) = door();
     drop(door);

@@ -300,6 +300,97 @@ fn what_a_survey_holds_can_be_reported_exported_and_classified_again() {
 }
 
 #[test]
+fn dialogues_go_as_far_as_told_and_no_further_than_needed() {
+    if !privileged("dialogues_go_as_far_as_told_and_no_further_than_needed") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up(
+        "depth",
+        "--prefix 198.18.0.0/22 --only postfix,postfix-disguised,exim,courier,aiosmtpd,postscreen \
+         --shares smtp=4",
+    );
+    let directory = scratch();
+    let prefixes = file(&directory, "prefix2as.txt");
+    fs::write(
+        &prefixes,
+        "198.18.0.0 23 64496\n198.18.2.0\t24\t64497_64498\n",
+    )
+    .unwrap();
+    let sweep = |options: &str| {
+        let survey = file(
+            &directory,
+            &format!("{}.db", options.replace([' ', '/'], "-")),
+        );
+        let done = net.smtpsweep(&format!(
+            "scan 198.18.0.0/22 {NEAR} --rate 2000 --prefix2as {} --max-sessions-per-as 5 {options} -o {}",
+            prefixes.display(),
+            survey.display()
+        ));
+        ok(&done);
+        let outcomes = sqlite(&survey, "SELECT DISTINCT outcome FROM hosts");
+        assert_eq!(outcomes.trim(), "completed", "{options}");
+        survey
+    };
+    let hosts = net.of_kind("smtp").len();
+    let stages = |survey: &Path, name: &str| -> BTreeSet<String> {
+        let addresses: Vec<String> = (net.of_kind("smtp").iter())
+            .filter(|truth| truth.name == name)
+            .map(|truth| format!("'{}'", truth.address))
+            .collect();
+        let rows = sqlite(
+            survey,
+            &format!(
+                "SELECT group_concat(stage || ' ' || code) FROM v_replies WHERE saddr IN ({}) GROUP BY saddr",
+                addresses.join(",")
+            ),
+        );
+        rows.lines().map(str::to_owned).collect()
+    };
+    let only = |text: &str| BTreeSet::from([text.to_owned()]);
+
+    let survey = sweep("--dialogue banner");
+    assert_eq!(stages(&survey, "exim"), only("greeting 220,quit 221"));
+    let mean = "SELECT value FROM survey WHERE key = 'mean_commands'";
+    assert_eq!(sqlite(&survey, mean).trim(), "1.0");
+
+    let survey = sweep("--dialogue ehlo");
+    assert_eq!(
+        stages(&survey, "aiosmtpd"),
+        only("greeting 220,ehlo 250,quit 221")
+    );
+    assert_eq!(sqlite(&survey, mean).trim(), "2.0");
+    let pipelining = "SELECT count(*) FROM v_ehlo_keywords WHERE keyword = 'PIPELINING'";
+    assert!(sqlite(&survey, pipelining).trim().parse::<usize>().unwrap() > hosts / 2);
+
+    let survey = sweep("--contact abuse@example.org");
+    let told = "SELECT count(DISTINCT host_id) FROM v_transcript
+                WHERE side = 'C:' AND text = 'NOOP abuse@example.org'";
+    assert_eq!(sqlite(&survey, told).trim(), hosts.to_string());
+    // Greeting and keywords agree: nothing more is asked.
+    let short = "greeting 220,ehlo 250,noop 250,quit 221";
+    assert_eq!(stages(&survey, "exim"), only(short));
+    // Behind a disguise it is, and the errors are within their budget.
+    let long = "greeting 220,ehlo 250,noop 250,help 500,nul 250,helo_noarg 501,quit 221";
+    assert_eq!(stages(&survey, "postfix-disguised"), only(long));
+    let most = sqlite(&survey, "SELECT max(commands) FROM dialogues");
+    assert!(most.trim().parse::<usize>().unwrap() <= 10);
+    let average: f64 = sqlite(&survey, mean).trim().parse().unwrap();
+    assert!(average > 3.0 && average < 6.0, "{average}");
+    // postscreen's teaser and its wait are sat out, and told apart.
+    let teased = "SELECT count(*) FROM v_hosts AS h JOIN v_replies AS r ON r.host_id = h.id
+                  WHERE r.stage = 'greeting' AND r.pieces = 2 AND h.greeting LIKE '%please wait\\n220 %'
+                    AND h.product = 'Postfix' AND h.duration_ms >= 3000";
+    assert!(sqlite(&survey, teased).trim().parse::<usize>().unwrap() > 0);
+    let report = run(Command::new(PROGRAM).arg("report").arg(&survey));
+    assert!(
+        report.stdout.contains("commands a host on the average"),
+        "{}",
+        report.stdout
+    );
+}
+
+#[test]
 fn without_sessions_every_responder_is_stored_and_none_is_dialled() {
     if !privileged("without_sessions_every_responder_is_stored_and_none_is_dialled") {
         return;
