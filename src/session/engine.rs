@@ -26,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
+use socket2::SockRef;
 
 use super::admission::Admission;
 use super::adopt::{self, Adopter};
@@ -289,9 +290,11 @@ impl Engine {
     /// Puts a connection that has begun among the sessions.
     fn hold(&mut self, responder: Responder, stream: TcpStream, now: Instant) -> io::Result<()> {
         let deadline = now + self.config.dialogue.timeouts.connect;
+        // An octet that the peer calls urgent is one of its octets like any other.
+        SockRef::from(&stream).set_out_of_band_inline(true)?;
         let mut live = Live::new(stream, responder, unix_us(), deadline, now);
         let token = self.sessions.next_key().token();
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.poll
             .registry()
             .register(live.stream(), token, interest)?;
@@ -318,7 +321,7 @@ impl Engine {
             let ready = Ready {
                 readable: event.is_readable() || event.is_read_closed() || event.is_error(),
                 writable: event.is_writable(),
-                closed: event.is_read_closed() || event.is_error(),
+                closed: event.is_read_closed() || event.is_error() || event.is_priority(),
             };
             self.serve(Key::from_token(event.token()), now, |live, shared| {
                 live.handle_ready(now, ready, shared)

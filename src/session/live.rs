@@ -2,7 +2,8 @@
 //!
 //! The law of edge-triggered readiness: an event is told once, so whoever gets it reads until
 //! the socket is empty or asks for another turn ([`Step::Again`]). A read that does not fill the
-//! buffer has emptied the socket (epoll(7)), unless the peer's close is among what was reported.
+//! buffer has emptied the socket (epoll(7)), unless the peer's close, or urgent data, is among what
+//! was reported.
 
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
@@ -62,7 +63,8 @@ pub(super) struct Ready {
     pub(super) readable: bool,
     /// Whether a connection has been settled, or there is room to write again.
     pub(super) writable: bool,
-    /// Whether the peer has closed its side.
+    /// Whether the peer has closed its side, or sent urgent data: reads stop short of either, so a
+    /// short one does not tell that the socket is empty.
     pub(super) closed: bool,
 }
 
