@@ -2,9 +2,13 @@
 //!
 //! `oddpeers --bind 127.0.0.1 --base-port 2600` listens on consecutive ports, prints a line
 //! `port name expected-outcome` for each, and serves until a signal ends it. The outcome is that
-//! which smtpsweep is to record for the peer.
+//! which smtpsweep is to record for the peer. `oddpeers --raw 198.18.0.1` speaks a TCP of its own
+//! for the addresses from that one on, for misconduct below SMTP, and prints lines
+//! `address name expected-outcome` and then `ready`; `raw.rs` tells what that needs. `oddpeers --list`
+//! prints `name expected-outcome` of all of both kinds.
 
 mod peers;
+mod raw;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::process::ExitCode;
@@ -25,12 +29,17 @@ fn serve() -> Result<(), String> {
     let mut base: u16 = 2_600;
     let mut args = std::env::args().skip(1);
     while let Some(option) = args.next() {
+        if option == "--list" {
+            list();
+            return Ok(());
+        }
         let value = args
             .next()
             .ok_or_else(|| format!("{option} wants a value; {USAGE}"))?;
         let fault = |error: &dyn std::error::Error| format!("{option} {value}: {error}");
         match option.as_str() {
             "--bind" => bind = value.parse().map_err(|e| fault(&e))?,
+            "--raw" => return serve_raw(value.parse().map_err(|e| fault(&e))?),
             "--base-port" => base = value.parse().map_err(|e| fault(&e))?,
             _ => return Err(format!("unknown option {option}; {USAGE}")),
         }
@@ -48,4 +57,24 @@ fn serve() -> Result<(), String> {
     Ok(())
 }
 
-const USAGE: &str = "usage: oddpeers [--bind ADDRESS] [--base-port PORT]";
+fn list() {
+    let streams = peers::ALL.iter().map(|peer| (peer.name, peer.outcome));
+    for (name, outcome) in streams.chain(raw::ALL.iter().map(|peer| (peer.name, peer.outcome))) {
+        println!("{name} {outcome}");
+    }
+}
+
+fn serve_raw(first: Ipv4Addr) -> Result<(), String> {
+    for (peer, bits) in raw::ALL.iter().zip(first.to_bits()..) {
+        println!(
+            "{} {} {}",
+            Ipv4Addr::from_bits(bits),
+            peer.name,
+            peer.outcome
+        );
+    }
+    raw::serve(first, || println!("ready"))
+        .map_err(|error| format!("serve {first} and those after it: {error}"))
+}
+
+const USAGE: &str = "usage: oddpeers [--bind ADDRESS] [--base-port PORT] | --raw ADDRESS | --list";
