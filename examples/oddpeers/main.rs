@@ -4,8 +4,9 @@
 //! `port name expected-outcome` for each, and serves until a signal ends it. The outcome is that
 //! which smtpsweep is to record for the peer. `oddpeers --raw 198.18.0.1` speaks a TCP of its own
 //! for the addresses from that one on, for misconduct below SMTP, and prints lines
-//! `address name expected-outcome` and then `ready`; `raw.rs` tells what that needs. `oddpeers --list`
-//! prints `name expected-outcome` of all of both kinds.
+//! `address name expected-outcome` with the outcome if the session dials behind it, and then `ready`;
+//! `raw.rs` tells what that needs. `oddpeers --list` prints all peers of both kinds so, without
+//! addresses.
 
 mod peers;
 mod raw;
@@ -58,20 +59,18 @@ fn serve() -> Result<(), String> {
 }
 
 fn list() {
-    let streams = peers::ALL.iter().map(|peer| (peer.name, peer.outcome));
-    for (name, outcome) in streams.chain(raw::ALL.iter().map(|peer| (peer.name, peer.outcome))) {
-        println!("{name} {outcome}");
+    for peer in peers::ALL {
+        println!("{} {} {}", peer.name, peer.outcome, peer.outcome);
+    }
+    for peer in raw::ALL {
+        println!("{} {} {}", peer.name, peer.outcome, peer.dialled);
     }
 }
 
 fn serve_raw(first: Ipv4Addr) -> Result<(), String> {
     for (peer, bits) in raw::ALL.iter().zip(first.to_bits()..) {
-        println!(
-            "{} {} {}",
-            Ipv4Addr::from_bits(bits),
-            peer.name,
-            peer.outcome
-        );
+        let address = Ipv4Addr::from_bits(bits);
+        println!("{address} {} {} {}", peer.name, peer.outcome, peer.dialled);
     }
     raw::serve(first, || println!("ready"))
         .map_err(|error| format!("serve {first} and those after it: {error}"))

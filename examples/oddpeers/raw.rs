@@ -19,8 +19,10 @@ pub(crate) const MARK: u32 = 7;
 #[derive(Clone, Copy)]
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
-    /// The outcome of a session that dials.
+    /// The outcome of a session that adopts the probe's handshake.
     pub(crate) outcome: &'static str,
+    /// The outcome of one that dials.
+    pub(crate) dialled: &'static str,
     syn: Act,
     open: Act,
     line: Act,
@@ -32,9 +34,18 @@ const fn peer(name: &'static str, outcome: &'static str) -> Peer {
     Peer {
         name,
         outcome,
+        dialled: outcome,
         syn: syn_ack,
         open: greet,
         line: reply,
+    }
+}
+
+/// One that is good to the probe and not to a second SYN.
+const fn second(name: &'static str, dialled: &'static str) -> Peer {
+    Peer {
+        dialled,
+        ..peer(name, "completed")
     }
 }
 
@@ -45,9 +56,9 @@ pub(crate) const ALL: &[Peer] = &[
     Peer { syn: syn_ack_without_window, open: nothing, ..peer("zero-window", "zero_window") },
     Peer { syn: syn_ack_without_window, ..peer("zero-window-after-greeting", "dialogue_timeout") },
     Peer { syn: syn_ack_and_reset, ..peer("reset-after-syn-ack", "reset_before_greeting") },
-    Peer { syn: to_probe_only, ..peer("shuns-second-syn", "connect_timeout") },
-    Peer { syn: reset_second, ..peer("refuses-second-syn", "connect_refused") },
-    Peer { syn: unreachable_second, ..peer("icmp-to-second-syn", "connect_unreachable") },
+    Peer { syn: to_probe_only, ..second("shuns-second-syn", "connect_timeout") },
+    Peer { syn: reset_second, ..second("refuses-second-syn", "connect_refused") },
+    Peer { syn: unreachable_second, ..second("icmp-to-second-syn", "connect_unreachable") },
     Peer { syn: simultaneous_open, ..peer("simultaneous-open", "completed") },
     Peer { syn: syn_ack_with_greeting, ..peer("greeting-in-syn-ack", "completed") },
     Peer { syn: bad_syn_ack_first, ..peer("wrong-ack-first", "completed") },
@@ -117,6 +128,8 @@ pub(crate) struct Peering {
     opened: bool,
     deaf: bool,
     closed: bool,
+    /// Whether it has reset the connection, and answers everything with RST.
+    gone: bool,
     heard: Vec<u8>,
 }
 
@@ -132,6 +145,7 @@ impl Peering {
             opened: false,
             deaf: false,
             closed: false,
+            gone: false,
             heard: Vec::new(),
         }
     }
@@ -142,7 +156,10 @@ impl Peering {
             let gone = segment.seq() == self.expected;
             return Ok(if gone { After::Gone } else { After::Stays });
         }
-        if self.deaf {
+        if self.gone {
+            self.put_at(wire, segment.ack(), Flags::RST, b"")?;
+        }
+        if self.deaf || self.gone {
             return Ok(After::Stays);
         }
         if !self.opened && segment.ack() == self.next {
@@ -262,6 +279,7 @@ fn syn_ack_of_mss_1(peering: &mut Peering, wire: &Wire) -> io::Result<()> {
 
 fn syn_ack_and_reset(peering: &mut Peering, wire: &Wire) -> io::Result<()> {
     syn_ack(peering, wire)?;
+    peering.gone = true;
     peering.put(wire, RST_ACK, b"")
 }
 

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use smtpsweep::smtp::Outcome;
 
 use crate::support::{
     PROGRAM, Run, Testnet, file, oddpeers, one_at_a_time, privileged, repository, run, scratch,
@@ -182,7 +183,7 @@ fn every_hostile_peer_has_its_outcome_within_its_bounds() {
 
 /// Starts the peers with a TCP of their own at the addresses from 198.18.0.1 on, and keeps the
 /// kernel there from answering for them.
-fn raw_peers(net: &Testnet) -> (Child, Vec<[String; 3]>) {
+fn raw_peers(net: &Testnet) -> (Child, Vec<[String; 4]>) {
     net.shell(
         "net",
         "nft -f - <<'END'
@@ -209,7 +210,7 @@ done | nft -f -",
         && line != "ready"
     {
         let mut words = line.split(' ').map(str::to_owned);
-        kinds.push([(); 3].map(|()| words.next().unwrap()));
+        kinds.push([(); 4].map(|()| words.next().unwrap()));
     }
     (peers, kinds)
 }
@@ -226,30 +227,30 @@ fn misconduct_below_smtp_has_its_outcome_too() {
     );
     let (mut peers, kinds) = raw_peers(&net);
     let directory = scratch();
-    let survey = file(&directory, "raw.db");
-    let sweep = Sweep::start(
-        &net,
-        &format!("scan 198.18.0.0/24 {NEAR} --rate 1000"),
-        &survey,
-    );
-    let (done, peak_kb) = sweep.end();
-    peers.kill().unwrap();
-    peers.wait().unwrap();
-    assert_eq!(done.code, 0, "{}", done.stderr);
-    assert!(peak_kb < MOST_MEMORY_KB, "{peak_kb} KB");
-    let found = hosts(&survey);
-    assert_eq!(adds_up(&survey), kinds.len() as u64);
-    for [address, name, outcome] in &kinds {
-        let host = &found[address];
-        assert_eq!(&host.outcome, outcome, "{name}: {host:?}");
-        bounded(address, host);
-        if name == "urgent-data" {
-            assert_eq!(host.kept, found[&kinds[0][0]].kept, "an octet is missing");
-        }
-        if name.contains("zero-window") {
-            assert_eq!(host.detail, "the peer's receive window is zero", "{name}");
+    for connect in ["adopt", "dial"] {
+        let survey = file(&directory, &format!("{connect}.db"));
+        let scan = format!("scan 198.18.0.0/24 {NEAR} --rate 1000 --connect {connect}");
+        let (done, peak_kb) = Sweep::start(&net, &scan, &survey).end();
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert!(peak_kb < MOST_MEMORY_KB, "{peak_kb} KB");
+        let found = hosts(&survey);
+        assert_eq!(adds_up(&survey), kinds.len() as u64);
+        for [address, name, adopted, dialled] in &kinds {
+            let host = &found[address];
+            let outcome = if connect == "dial" { dialled } else { adopted };
+            assert_eq!(&host.outcome, outcome, "{name}, {connect}: {host:?}");
+            bounded(address, host);
+            if name == "urgent-data" {
+                let good = &found[&kinds[0][0]];
+                assert_eq!(host.kept, good.kept, "{connect}: an octet is missing");
+            }
+            if name.contains("zero-window") {
+                assert_eq!(host.detail, "the peer's receive window is zero", "{name}");
+            }
         }
     }
+    peers.kill().unwrap();
+    peers.wait().unwrap();
 }
 
 #[test]
@@ -393,22 +394,18 @@ fn stopped_in_the_middle(net: &Testnet, scan: &str, survey: &Path, signals: &[&s
 #[test]
 fn the_documented_table_is_that_of_the_peers() {
     let page = fs::read_to_string(repository().join("docs/peers.md")).unwrap();
-    let documented: BTreeSet<(String, String)> = page
+    let documented: BTreeSet<String> = page
         .lines()
         .filter_map(|line| {
-            let mut cells = line
-                .split('|')
-                .map(|cell| cell.trim().trim_matches('`').to_owned());
-            let (_, name, _, outcome) =
-                (cells.next()?, cells.next()?, cells.next()?, cells.next()?);
-            smtpsweep::smtp::Outcome::from_name(&outcome).map(|_| (name, outcome))
+            let cells = line.split('|');
+            let cells: Vec<&str> = cells.map(|cell| cell.trim().trim_matches('`')).collect();
+            let (name, outcome) = (cells.get(1)?, cells.get(3)?);
+            Outcome::from_name(outcome)?;
+            let dialled = cells.get(4).filter(|cell| !cell.is_empty());
+            Some(format!("{name} {outcome} {}", dialled.unwrap_or(outcome)))
         })
         .collect();
     let listed = shell(&format!("{} --list", oddpeers()));
-    let served: BTreeSet<(String, String)> = listed
-        .lines()
-        .map(|line| line.split_once(' ').unwrap())
-        .map(|(name, outcome)| (name.to_owned(), outcome.to_owned()))
-        .collect();
+    let served: BTreeSet<String> = listed.lines().map(str::to_owned).collect();
     assert_eq!(documented, served);
 }
