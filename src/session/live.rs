@@ -176,6 +176,23 @@ impl Live {
         }
     }
 
+    /// Octets of the peer's that are kept.
+    pub(super) fn held(&self) -> usize {
+        match &self.phase {
+            Phase::Talking { dialogue, .. } => dialogue.held(),
+            _ => 0,
+        }
+    }
+
+    /// The peer has sent more than its share, and there is no room for it.
+    pub(super) fn shed(&mut self, now: Instant, shared: &mut Shared) -> Step {
+        if let Phase::Talking { dialogue, .. } = &mut self.phase {
+            dialogue.handle_excess(now);
+            self.send(now, shared);
+        }
+        self.step()
+    }
+
     /// The record; the socket is closed.
     pub(super) fn finish(self, now: Instant) -> SessionRecord {
         let error = self.error.map(|error| error.to_string());
