@@ -2,9 +2,14 @@
 //!
 //! `oddpeers --bind 127.0.0.1 --base-port 2600` listens on consecutive ports, prints a line
 //! `port name expected-outcome` for each, and serves until a signal ends it. The outcome is that
-//! which smtpsweep is to record for the peer.
+//! which smtpsweep is to record for the peer. `oddpeers --raw 198.18.0.1` speaks a TCP of its own
+//! for the addresses from that one on, for misconduct below SMTP, and prints lines
+//! `address name expected-outcome` with the outcome if the session dials behind it, and then `ready`;
+//! `raw.rs` tells what that needs. `oddpeers --list` prints all peers of both kinds so, without
+//! addresses.
 
 mod peers;
+mod raw;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::process::ExitCode;
@@ -25,12 +30,17 @@ fn serve() -> Result<(), String> {
     let mut base: u16 = 2_600;
     let mut args = std::env::args().skip(1);
     while let Some(option) = args.next() {
+        if option == "--list" {
+            list();
+            return Ok(());
+        }
         let value = args
             .next()
             .ok_or_else(|| format!("{option} wants a value; {USAGE}"))?;
         let fault = |error: &dyn std::error::Error| format!("{option} {value}: {error}");
         match option.as_str() {
             "--bind" => bind = value.parse().map_err(|e| fault(&e))?,
+            "--raw" => return serve_raw(value.parse().map_err(|e| fault(&e))?),
             "--base-port" => base = value.parse().map_err(|e| fault(&e))?,
             _ => return Err(format!("unknown option {option}; {USAGE}")),
         }
@@ -48,4 +58,22 @@ fn serve() -> Result<(), String> {
     Ok(())
 }
 
-const USAGE: &str = "usage: oddpeers [--bind ADDRESS] [--base-port PORT]";
+fn list() {
+    for peer in peers::ALL {
+        println!("{} {} {}", peer.name, peer.outcome, peer.outcome);
+    }
+    for peer in raw::ALL {
+        println!("{} {} {}", peer.name, peer.outcome, peer.dialled);
+    }
+}
+
+fn serve_raw(first: Ipv4Addr) -> Result<(), String> {
+    for (peer, bits) in raw::ALL.iter().zip(first.to_bits()..) {
+        let address = Ipv4Addr::from_bits(bits);
+        println!("{address} {} {} {}", peer.name, peer.outcome, peer.dialled);
+    }
+    raw::serve(first, || println!("ready"))
+        .map_err(|error| format!("serve {first} and those after it: {error}"))
+}
+
+const USAGE: &str = "usage: oddpeers [--bind ADDRESS] [--base-port PORT] | --raw ADDRESS | --list";

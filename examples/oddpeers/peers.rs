@@ -3,7 +3,7 @@
 //! `unit` is the time that a slow peer lets pass between two of its acts: a second in a test
 //! network, less in unit tests. A function returns when the peer would close.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,14 +28,18 @@ pub(crate) const ALL: &[Peer] = &[
     Peer { name: "reset-at-once", outcome: "reset_before_greeting", serve: reset_at_once },
     Peer { name: "554-and-stay", outcome: "greeting_5xx", serve: refuse_and_stay },
     Peer { name: "421-and-close", outcome: "greeting_4xx", serve: busy_and_close },
+    Peer { name: "421-and-stay", outcome: "greeting_4xx", serve: busy_and_stay },
+    Peer { name: "tls", outcome: "not_smtp", serve: tls },
     Peer { name: "ssh", outcome: "not_smtp", serve: ssh },
     Peer { name: "http", outcome: "not_smtp", serve: http },
     Peer { name: "ftp", outcome: "ehlo_rejected", serve: ftp },
     Peer { name: "byte-a-second", outcome: "partial_greeting", serve: byte_a_second },
     Peer { name: "greeting-then-silence", outcome: "dialogue_timeout", serve: greet_then_silence },
-    Peer { name: "overlong-line", outcome: "not_smtp", serve: overlong_line },
+    Peer { name: "100-mb-line", outcome: "not_smtp", serve: overlong_line },
+    Peer { name: "100-mb-ehlo-reply", outcome: "protocol_error", serve: overlong_ehlo_reply },
     Peer { name: "endless-multi-line", outcome: "not_smtp", serve: endless_greeting },
     Peer { name: "endless-ehlo-reply", outcome: "protocol_error", serve: endless_ehlo_reply },
+    Peer { name: "byte-a-second-ehlo-reply", outcome: "dialogue_timeout", serve: slow_ehlo_reply },
     Peer { name: "nul-and-8-bit", outcome: "completed", serve: nul_and_8_bit },
     Peer { name: "200-pieces", outcome: "completed", serve: many_pieces },
     Peer { name: "teaser", outcome: "completed", serve: teaser },
@@ -48,6 +52,9 @@ pub(crate) const ALL: &[Peer] = &[
     Peer { name: "garbage-after-ehlo", outcome: "protocol_error", serve: garbage_after_ehlo },
     Peer { name: "masked", outcome: "completed", serve: masked },
     Peer { name: "220-to-all", outcome: "completed", serve: always_220 },
+    Peer { name: "250-to-all", outcome: "completed", serve: always_250 },
+    Peer { name: "endless-replies", outcome: "completed", serve: endless_replies },
+    Peer { name: "quit-unanswered", outcome: "completed", serve: mute_at_quit },
 ];
 
 /// Serves the connections that arrive at `door`, each by a thread of its own, for ever.
@@ -114,6 +121,17 @@ fn busy_and_close(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
     stream.write_all(b"421 4.3.2 busy.example.test too busy\r\n")
 }
 
+fn busy_and_stay(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
+    stream.write_all(b"421 4.3.2 busy.example.test too busy\r\n")?;
+    swallow(stream)
+}
+
+/// What a TLS server says to whoever does not begin with a handshake: a fatal alert.
+fn tls(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
+    stream.write_all(b"\x15\x03\x01\x00\x02\x02\x0a")?;
+    swallow(stream)
+}
+
 fn ssh(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
     stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n")?;
     swallow(stream)
@@ -149,9 +167,15 @@ fn greet_then_silence(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
 
 fn overlong_line(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
     stream.write_all(b"220 ")?;
-    for _ in 0..256 {
-        stream.write_all(&[b'x'; 4_096])?;
-    }
+    write_100_mb(stream)?;
+    swallow(stream)
+}
+
+fn overlong_ehlo_reply(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
+    stream.write_all(b"220 long.example.test ESMTP\r\n")?;
+    read_line(stream)?;
+    stream.write_all(b"250 ")?;
+    write_100_mb(stream)?;
     swallow(stream)
 }
 
@@ -163,11 +187,20 @@ fn endless_greeting(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
 
 fn endless_ehlo_reply(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
     stream.write_all(b"220 endless.example.test ESMTP\r\n")?;
-    let mut line = String::new();
-    BufReader::new(&*stream).read_line(&mut line)?;
+    read_line(stream)?;
     loop {
         stream.write_all(b"250-X-EXTENSION\r\n")?;
     }
+}
+
+fn slow_ehlo_reply(stream: &mut TcpStream, unit: Duration) -> io::Result<()> {
+    stream.write_all(b"220 slow.example.test ESMTP\r\n")?;
+    read_line(stream)?;
+    for octet in b"250-".iter().chain(std::iter::repeat(&b'.')) {
+        stream.write_all(&[*octet])?;
+        thread::sleep(unit);
+    }
+    Ok(())
 }
 
 fn nul_and_8_bit(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
@@ -268,6 +301,33 @@ fn always_220(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
     answer(stream, line, line)
 }
 
+/// Accepts whatever is said, as a trap for spammers does.
+fn always_250(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
+    stream.write_all(b"220 trap.example.test\r\n")?;
+    let commands = BufReader::new(stream.try_clone()?);
+    for command in commands.split(b'\n') {
+        command?;
+        stream.write_all(b"250 ok\r\n")?;
+    }
+    Ok(())
+}
+
+/// Answers EHLO for ever, each time as if it were the only time.
+fn endless_replies(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
+    stream.write_all(b"220 endless.example.test ESMTP\r\n")?;
+    read_line(stream)?;
+    loop {
+        stream.write_all(b"250 endless.example.test\r\n")?;
+    }
+}
+
+fn mute_at_quit(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
+    stream.write_all(b"220 mute.example.test ESMTP\r\n")?;
+    read_line(stream)?;
+    stream.write_all(b"250 mute.example.test\r\n")?;
+    swallow(stream)
+}
+
 /// Answers commands until QUIT or the caller's close.
 fn answer(stream: &mut TcpStream, ehlo: &[u8], helo: &[u8]) -> io::Result<()> {
     let commands = BufReader::new(stream.try_clone()?);
@@ -281,6 +341,13 @@ fn answer(stream: &mut TcpStream, ehlo: &[u8], helo: &[u8]) -> io::Result<()> {
             Some(b"HELO") => helo,
             _ => b"500 5.5.2 what?\r\n",
         })?;
+    }
+    Ok(())
+}
+
+fn write_100_mb(stream: &mut TcpStream) -> io::Result<()> {
+    for _ in 0..1_600 {
+        stream.write_all(&[b'x'; 65_536])?;
     }
     Ok(())
 }
@@ -306,4 +373,4 @@ fn reset(stream: &mut TcpStream) -> io::Result<()> {
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Connections of one peer at once; more wait in the backlog.
 const MAX_OPEN: usize = 2_000;
-const STACK: usize = 128 * 1_024;
+const STACK: usize = 256 * 1_024;

@@ -11,6 +11,10 @@
 //! **A stop** ([`Stop`]) ends neither loop nor thread before the channel of responders is closed:
 //! whoever sends into it may still be at work, and what it sends is to be recorded as well.
 //!
+//! **Memory**: peers that all send as much as one may would fill it together. While open sessions
+//! hold more than [`MOST_HELD`], who sends on and has sent more than [`FAIR_SHARE`] is ended
+//! as if it had exceeded a limit. What mail servers say in a whole session is hardly ever as much.
+//!
 //! **Shortage** (descriptors, ports, memory) is met by a pause while other sessions are open,
 //! since their ends will cure it. With none open it is tried [`SHORTAGE_TRIES`] times before the
 //! responder is recorded as a local error.
@@ -26,6 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
+use socket2::SockRef;
 
 use super::admission::Admission;
 use super::adopt::{self, Adopter};
@@ -65,6 +70,9 @@ pub struct Engine {
     /// Sessions that have more to read than one turn may.
     again: Vec<Key>,
     pub(super) shared: Shared,
+    /// Octets of peers that open sessions hold, and how many they may.
+    held: usize,
+    pub(super) most_held: usize,
     /// No dialling before this instant, after a shortage.
     pause: Option<Instant>,
     /// Shortages in a row that no end of a session can cure.
@@ -121,6 +129,8 @@ impl Engine {
             timers: Wheel::new(Instant::now()),
             again: Vec::new(),
             shared,
+            held: 0,
+            most_held: MOST_HELD,
             pause: None,
             shortages: 0,
         })
@@ -289,9 +299,11 @@ impl Engine {
     /// Puts a connection that has begun among the sessions.
     fn hold(&mut self, responder: Responder, stream: TcpStream, now: Instant) -> io::Result<()> {
         let deadline = now + self.config.dialogue.timeouts.connect;
+        // An octet that the peer calls urgent is one of its octets like any other.
+        SockRef::from(&stream).set_out_of_band_inline(true)?;
         let mut live = Live::new(stream, responder, unix_us(), deadline, now);
         let token = self.sessions.next_key().token();
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.poll
             .registry()
             .register(live.stream(), token, interest)?;
@@ -318,7 +330,7 @@ impl Engine {
             let ready = Ready {
                 readable: event.is_readable() || event.is_read_closed() || event.is_error(),
                 writable: event.is_writable(),
-                closed: event.is_read_closed() || event.is_error(),
+                closed: event.is_read_closed() || event.is_error() || event.is_priority(),
             };
             self.serve(Key::from_token(event.token()), now, |live, shared| {
                 live.handle_ready(now, ready, shared)
@@ -350,7 +362,14 @@ impl Engine {
         let Some(live) = self.sessions.value(key) else {
             return;
         };
-        match turn(live, &mut self.shared) {
+        let before = live.held();
+        let mut step = turn(live, &mut self.shared);
+        let held = live.held();
+        self.held = self.held + held - before;
+        if self.held > self.most_held && held > before.max(FAIR_SHARE) && step != Step::End {
+            step = live.shed(now, &mut self.shared);
+        }
+        match step {
             Step::End => return self.end(key, now),
             Step::Again => self.again.push(key),
             Step::Wait => {}
@@ -364,6 +383,7 @@ impl Engine {
         let Some(live) = self.sessions.remove(key) else {
             return;
         };
+        self.held -= live.held();
         self.timers.disarm(key.index);
         self.admission.release(live.addr());
         let record = live.finish(now);
@@ -484,6 +504,11 @@ const IDLE_TURN: Duration = Duration::from_millis(20);
 const EVENTS: usize = 1_024;
 /// Octets read at once.
 const BUFFER: usize = 16_384;
+/// Octets of peers that open sessions hold before the greedy ones are ended; in memory they take
+/// about twice that, since a reply under way is held as text as well.
+const MOST_HELD: usize = 128 << 20;
+/// Octets that a session may always hold.
+const FAIR_SHARE: usize = 8_192;
 /// Responders taken from the channel in one turn.
 const INTAKE: usize = 4_096;
 /// Sessions opened in one turn, so that the open ones are served in between.

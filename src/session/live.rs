@@ -2,7 +2,8 @@
 //!
 //! The law of edge-triggered readiness: an event is told once, so whoever gets it reads until
 //! the socket is empty or asks for another turn ([`Step::Again`]). A read that does not fill the
-//! buffer has emptied the socket (epoll(7)), unless the peer's close is among what was reported.
+//! buffer has emptied the socket (epoll(7)), unless the peer's close, or urgent data, is among what
+//! was reported.
 //!
 //! **Who closes**: the server, if it will. Whoever closes first has to remember the connection and
 //! its ports for a minute (TIME-WAIT), and RFC 5321 section 4.1.1.10 has the server close after its
@@ -70,7 +71,8 @@ pub(super) struct Ready {
     pub(super) readable: bool,
     /// Whether a connection has been settled, or there is room to write again.
     pub(super) writable: bool,
-    /// Whether the peer has closed its side.
+    /// Whether the peer has closed its side, or sent urgent data: reads stop short of either, so a
+    /// short one does not tell that the socket is empty.
     pub(super) closed: bool,
 }
 
@@ -194,6 +196,23 @@ impl Live {
             }
             Phase::Failed(_) => {}
         }
+    }
+
+    /// Octets of the peer's that are kept.
+    pub(super) fn held(&self) -> usize {
+        match &self.phase {
+            Phase::Talking { dialogue, .. } => dialogue.held(),
+            _ => 0,
+        }
+    }
+
+    /// The peer has sent more than its share, and there is no room for it.
+    pub(super) fn shed(&mut self, now: Instant, shared: &mut Shared) -> Step {
+        if let Phase::Talking { dialogue, .. } = &mut self.phase {
+            dialogue.handle_excess(now);
+            self.send(now, shared);
+        }
+        self.step()
     }
 
     /// The record; the socket is closed.

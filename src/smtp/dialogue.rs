@@ -245,6 +245,12 @@ impl Dialogue {
         }
     }
 
+    /// All peers together have sent more than may be held, and this one has its part in it: as if it
+    /// had exceeded a limit of its own.
+    pub fn handle_excess(&mut self, now: Instant) {
+        self.handle_fault(now, "more octets than there is room for".to_owned());
+    }
+
     /// The sweep is being stopped: ends at once, with a QUIT to send to whoever has greeted. An
     /// outcome that was settled before stands.
     pub fn handle_interrupt(&mut self, _now: Instant) {
@@ -349,6 +355,11 @@ impl Dialogue {
     /// Commands sent, QUIT included.
     pub fn commands(&self) -> u8 {
         self.commands
+    }
+
+    /// Octets of the peer's that are kept.
+    pub fn held(&self) -> usize {
+        self.received.min(self.config.limits.transcript)
     }
 
     /// Replies that answered no command of ours.

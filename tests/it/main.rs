@@ -11,6 +11,7 @@ mod capture;
 mod cli;
 mod confined;
 mod faults;
+mod hostile;
 mod layers;
 mod links;
 mod live;

@@ -43,6 +43,61 @@ fn caps_hold_per_prefix_and_in_all() {
     assert!((1..=2).contains(&most.load(Ordering::SeqCst)), "{most:?}");
 }
 
+/// A server that begins a greeting of 60,000 octets, all well formed, and never ends it.
+fn wordy() -> u16 {
+    let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = door.local_addr().expect("its address").port();
+    thread::spawn(move || {
+        let line = format!("220-{}\r\n", "x".repeat(244));
+        let mut open = Vec::new();
+        for stream in door.incoming().map_while(Result::ok) {
+            let _ = (&stream).write_all(line.repeat(240).as_bytes());
+            open.push(stream);
+        }
+    });
+    port
+}
+
+#[test]
+fn peers_that_send_much_cannot_fill_the_memory_together() {
+    let (wordy, good) = (wordy(), peer("good"));
+    let running = start_with(
+        config(),
+        usize::MAX,
+        |_| true,
+        |mut engine| {
+            engine.most_held = 300_000;
+            engine
+        },
+    );
+    for _ in 0..20 {
+        running.input.send(local(wordy)).expect("the engine runs");
+    }
+    running.input.send(local(good)).expect("the engine runs");
+    let records = running.finish();
+    assert_eq!(records.len(), 21);
+    let held = |outcome: Outcome| -> usize {
+        let with = records.iter().filter(|record| record.outcome == outcome);
+        with.flat_map(|record| &record.transcript.pieces)
+            .map(|piece| piece.bytes.len())
+            .sum()
+    };
+    // Those who stayed to the end held no more together than was allowed.
+    assert!((1..=300_000).contains(&held(Outcome::PartialGreeting)));
+    let shed: Vec<_> = records
+        .iter()
+        .filter(|record| record.outcome == Outcome::NotSmtp)
+        .collect();
+    assert!(shed.len() >= 15, "{}", shed.len());
+    for record in shed {
+        assert_eq!(
+            record.detail.as_deref(),
+            Some("more octets than there is room for")
+        );
+    }
+    assert!(held(Outcome::Completed) > 0, "the good one is among them");
+}
+
 #[test]
 fn a_busy_prefix_does_not_hold_up_others() {
     let (silent, good) = (peer("silent"), {
