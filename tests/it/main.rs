@@ -18,4 +18,5 @@ mod probe;
 mod scale;
 mod support;
 mod sweep;
+mod wire;
 mod xdp;
