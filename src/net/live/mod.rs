@@ -244,11 +244,29 @@ impl LiveTransmit {
         }
     }
 
-    /// Lets the stamp have everything below the ledger's head.
-    fn publish(&self) {
+    /// Lets the stamp have everything below the ledger's head. Whether a run is to begin first.
+    fn publish(&self) -> bool {
         // Release: the slots are written before the stamp sees that they count.
         self.control.shared.words()[HEAD].store(self.ledger.head(), Ordering::Release);
-        self.runner.wake();
+        self.runner.wake()
+    }
+
+    /// Waits until a run has begun on what was published, 100 ms at most. Were more accepted
+    /// meanwhile, all of it would leave at once, whatever the sender's rate.
+    ///
+    /// A failure is left for the next call to tell: this one has accepted something.
+    fn await_begin(&self) {
+        let words = self.control.shared.words();
+        let (done, until) = (
+            self.ledger.outstanding().start,
+            Instant::now() + SEND_PATIENCE,
+        );
+        while words[DONE].load(Ordering::Acquire) == done
+            && words[FAILED].load(Ordering::Acquire) == 0
+            && Instant::now() < until
+        {
+            thread::sleep(SETTLE_NAP);
+        }
     }
 
     /// Ends the backend if it has failed.
@@ -303,7 +321,9 @@ impl Transmit for LiveTransmit {
         let count = ring_len(taken, targets.len());
         self.write(&targets[..count]);
         self.ledger.accept(taken);
-        self.publish();
+        if self.publish() {
+            self.await_begin();
+        }
         Ok(count)
     }
 
