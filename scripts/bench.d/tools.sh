@@ -95,9 +95,9 @@ command_of() {
 found() {
     case $1 in
     masscan) awk '$1 == "open" { print $4 }' "$scratch/found" | sort -u | wc -l ;;
-    zmap*) grep '^[0-9]' "$scratch/found" | sort -u | wc -l ;;
+    zmap*) awk '/^[0-9]/' "$scratch/found" | sort -u | wc -l ;;
     smtpsweep*) "$smtpsweep" export "$scratch/survey.db" --format csv --output-fields saddr |
-        grep '^[0-9]' | sort -u | wc -l ;;
+        awk '/^[0-9]/' | sort -u | wc -l ;;
     esac
 }
 

@@ -58,6 +58,8 @@ pub struct Transmitters {
     pub each: Vec<Box<dyn Transmit>>,
     /// What they are; never [`TxBackend::Auto`].
     pub backend: TxBackend,
+    /// How frames get to the driver, where that differs: AF_XDP's `zero-copy` or `copy`.
+    pub mode: Option<&'static str>,
     /// Why faster ones were passed over, a sentence each.
     pub passed_over: Vec<(TxBackend, String)>,
 }
@@ -94,11 +96,10 @@ pub fn open_transmit(
     let mut last = None;
     for backend in candidates {
         match open_each(*backend, link, syn, threads) {
-            Ok(each) => {
+            Ok(transmitters) => {
                 return Ok(Transmitters {
-                    each,
-                    backend: *backend,
                     passed_over,
+                    ..transmitters
                 });
             }
             Err(error) => {
@@ -110,21 +111,36 @@ pub fn open_transmit(
     Err(last.unwrap_or_else(|| NetError::NoBackend(wanted.name())))
 }
 
+/// Transmitters of one kind. If their modes differ, the slower one is told.
 fn open_each(
     backend: TxBackend,
     link: &Link,
     syn: &Syn,
     threads: u32,
-) -> Result<Vec<Box<dyn Transmit>>, NetError> {
-    (0..threads)
+) -> Result<Transmitters, NetError> {
+    let mut mode = None;
+    let each = (0..threads)
         .map(|queue| -> Result<Box<dyn Transmit>, NetError> {
             Ok(match backend {
                 TxBackend::Live => Box::new(LiveTransmit::open(link, syn.clone(), queue)?),
-                TxBackend::Xdp => Box::new(XdpTransmit::open(link, syn.clone(), queue)?),
+                TxBackend::Xdp => {
+                    let transmit = XdpTransmit::open(link, syn.clone(), queue)?;
+                    if !transmit.is_zero_copy() {
+                        mode = Some("copy");
+                    }
+                    mode.get_or_insert("zero-copy");
+                    Box::new(transmit)
+                }
                 TxBackend::Packet | TxBackend::Auto => {
                     Box::new(PacketTransmit::open(link, syn.clone())?)
                 }
             })
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    Ok(Transmitters {
+        each,
+        backend,
+        mode,
+        passed_over: Vec::new(),
+    })
 }

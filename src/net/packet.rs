@@ -85,8 +85,8 @@ impl PacketTransmit {
             .set_write_timeout(Some(SEND_PATIENCE))
             .map_err(failed("set a send timeout"))?;
         let mut batch = FrameBatch::new(syn.frame_len(), skip, destination);
-        for at in 0..BATCH {
-            syn.prepare(batch.frame_mut(at));
+        for frame in batch.frames_mut().chunks_mut(syn.frame_len()) {
+            syn.prepare(frame);
         }
         Ok(Self {
             socket,
@@ -102,10 +102,10 @@ impl Transmit for PacketTransmit {
     fn send(&mut self, targets: &[Target]) -> Result<usize, NetError> {
         let mut total = 0;
         for chunk in targets.chunks(BATCH) {
-            for (at, target) in chunk.iter().enumerate() {
-                self.syn.stamp(self.batch.frame_mut(at), *target);
-                self.batch.address(at, target.addr());
-            }
+            let frame_len = self.syn.frame_len();
+            self.syn
+                .stamp_batch(self.batch.frames_mut(), frame_len, chunk);
+            self.batch.address(chunk.iter().map(|target| target.addr()));
             let sent = match self.batch.send(self.socket.as_fd(), chunk.len()) {
                 Ok(sent) => sent,
                 // What went out before counts; the error, if it lasts, comes again.

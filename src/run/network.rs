@@ -51,14 +51,17 @@ impl Network {
         let passed_over = |(backend, reason): &(TxBackend, String)| format!("{backend}: {reason}");
         let passed_over: Vec<String> = out.passed_over.iter().map(passed_over).collect();
         if plan.verbose {
+            let mode = out.mode.map(|mode| format!(", {mode} mode"));
             say(format_args!(
-                "sending with {} from {threads} thread(s)",
-                out.backend
+                "sending with {}{} from {threads} thread(s)",
+                out.backend,
+                mode.unwrap_or_default()
             ));
             for reason in &passed_over {
                 say(format_args!("  not {reason}"));
             }
         }
+        described.push(("tx_mode", json!(out.mode)));
         described.push(("tx_passed_over", json!(passed_over)));
         let fallback = out
             .each

@@ -36,6 +36,13 @@ const TICK: Duration = Duration::from_micros(60);
 /// Longest sleep, so that a stop is seen soon at the slowest rates.
 const NAP: Duration = Duration::from_millis(50);
 
+/// Probes that may be under way, in a backend that sends by itself. Where the kernel keeps such a one
+/// from its processor they leave together afterwards.
+const UNDER_WAY: usize = 256;
+
+/// The same at rates at which these are less than so much time's worth.
+const UNDER_WAY_TIME: Duration = Duration::from_millis(2);
+
 /// Responders that may wait for others in their /24: some 100 MB of memory.
 const CAPPED_MARK: u64 = 1_000_000;
 
@@ -144,6 +151,7 @@ impl Sender {
         let (thread, core, shared) = (self.thread, self.core, Arc::clone(&self.shared));
         let mut pace = Pace {
             bucket: TokenBucket::new(self.rate, started),
+            most_under_way: most_under_way(self.rate),
             limits: Arc::clone(&self.limits),
             backlog_mark: self.backlog_mark,
             wait_mark: self.wait_mark,
@@ -179,6 +187,7 @@ impl Sender {
 /// When the next probes may leave.
 struct Pace {
     bucket: TokenBucket,
+    most_under_way: usize,
     limits: Arc<Limits>,
     backlog_mark: u64,
     wait_mark: Option<Duration>,
@@ -213,6 +222,13 @@ impl Pace {
                 continue;
             }
             shared.held_back.store(false, Ordering::Relaxed);
+            if outgoing.in_flight.len() >= self.most_under_way {
+                outgoing.note_left()?;
+                if outgoing.in_flight.len() >= self.most_under_way {
+                    thread::sleep(TICK);
+                    continue;
+                }
+            }
             let ready = match outgoing.ready(now) {
                 Filled::NotBefore(due) => {
                     outgoing.note_left()?;
@@ -249,6 +265,16 @@ impl Pace {
         outgoing.settle()?;
         Ok(complete)
     }
+}
+
+/// How many probes may be under way at a rate.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates are positive and below 2^27"
+)]
+fn most_under_way(rate: PacketsPerSecond) -> usize {
+    UNDER_WAY.max((rate.value() * UNDER_WAY_TIME.as_secs_f64()) as usize)
 }
 
 /// Whether so many responders wait that no more should be found for now. Those that wait only for

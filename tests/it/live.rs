@@ -46,14 +46,14 @@ fn syn(link: &Link) -> Syn {
     Syn::new(&link.header(), link.source, 255, SynLayout::Linux, cookies)
 }
 
-/// Two namespaces, joined: `live0` is the sender's end, `live1` the peer's.
-struct Veth {
-    sender: String,
-    peer: String,
+/// Two namespaces, joined, with two queues: `live0` is the sender's end, `live1` the peer's.
+pub(crate) struct Veth {
+    pub(crate) sender: String,
+    pub(crate) peer: String,
 }
 
 impl Veth {
-    fn up(name: &str) -> Self {
+    pub(crate) fn up(name: &str) -> Self {
         let base = format!("t{}-live-{name}", std::process::id() % 100_000);
         let veth = Self {
             sender: format!("{base}-a"),
@@ -62,7 +62,8 @@ impl Veth {
         let (a, b) = (&veth.sender, &veth.peer);
         shell(&format!(
             "ip netns add {a}; ip netns add {b}
-             ip link add live0 netns {a} type veth peer name live1 netns {b}
+             ip link add live0 netns {a} numtxqueues 2 numrxqueues 2 type veth \
+               peer name live1 netns {b} numtxqueues 2 numrxqueues 2
              ip -n {a} addr add 10.200.0.2/30 dev live0; ip -n {b} addr add 10.200.0.1/30 dev live1
              ip -n {a} link set live0 up; ip -n {b} link set live1 up
              ip netns exec {b} sysctl -qw net.ipv4.ip_forward=0

@@ -19,4 +19,5 @@ mod probe;
 mod scale;
 mod support;
 mod sweep;
+mod wire;
 mod xdp;

@@ -19,7 +19,7 @@ pub(super) const RING_LEN: u64 = 1 << 16;
 pub(super) const LOG_LEN: u64 = RING_LEN;
 
 /// The same as a number of things in memory.
-const SLOTS: usize = 1 << RING_LEN.trailing_zeros();
+pub(super) const SLOTS: usize = 1 << RING_LEN.trailing_zeros();
 
 /// Where new probes go: all positions below are ready to be sent.
 pub(super) const HEAD: usize = 0;

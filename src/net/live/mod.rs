@@ -10,8 +10,8 @@
 //! left() ◀──────── done, log of drops ◀── watchers (tracepoints)
 //! ```
 //!
-//! User space computes what differs from probe to probe, checksums included, by stamping a frame
-//! as every other backend does; the program copies 16 octets. It takes what was published at once, so
+//! User space computes what differs from probe to probe, checksums included, in batches, as every
+//! other backend does; the program copies 16 octets. It takes what was published at once, so
 //! pacing is the caller's, as elsewhere.
 //!
 //! **What left is known exactly.** The watchers count every frame the driver took or refused. A
@@ -70,7 +70,6 @@ pub struct LiveTransmit {
     control: Arc<Control>,
     interface: String,
     syn: Syn,
-    frame: Vec<u8>,
     /// The target at each slot of the ring.
     targets: Vec<Target>,
     ledger: Ledger,
@@ -165,7 +164,7 @@ impl LiveTransmit {
         let stamp = load(ProgramKind::Xdp, &code, link)?;
         let frame = template.frame().to_vec();
         let batch = batch.clamp(1, sys::LIVE_BATCH_MAX);
-        let control = Arc::new(Control::new(shared, stamp, frame.clone(), batch));
+        let control = Arc::new(Control::new(shared, stamp, frame, batch));
         let runner = Runner::start(Arc::clone(&control), cpu).map_err(failed("start threads"))?;
         Ok(Self {
             runner,
@@ -173,7 +172,6 @@ impl LiveTransmit {
             control,
             interface: link.interface.clone(),
             syn,
-            frame,
             targets: Vec::new(),
             ledger: Ledger::new(RING_LEN),
             logged: 0,
@@ -239,18 +237,36 @@ impl LiveTransmit {
                 words[layout::slot_at(to) + word].store(slot, Ordering::Relaxed);
             }
             let target = targets[ring_index(from)];
-            put(targets, to, target);
+            put(targets, to, &[target]);
         });
         if !drops.is_empty() {
             self.publish();
         }
     }
 
-    /// Lets the stamp have everything below the ledger's head.
-    fn publish(&self) {
+    /// Lets the stamp have everything below the ledger's head. Whether a run is to begin first.
+    fn publish(&self) -> bool {
         // Release: the slots are written before the stamp sees that they count.
         self.control.shared.words()[HEAD].store(self.ledger.head(), Ordering::Release);
-        self.runner.wake();
+        self.runner.wake()
+    }
+
+    /// Waits until a run has begun on what was published, 100 ms at most. Were more accepted
+    /// meanwhile, all of it would leave at once, whatever the sender's rate.
+    ///
+    /// A failure is left for the next call to tell: this one has accepted something.
+    fn await_begin(&self) {
+        let words = self.control.shared.words();
+        let (done, until) = (
+            self.ledger.outstanding().start,
+            Instant::now() + SEND_PATIENCE,
+        );
+        while words[DONE].load(Ordering::Acquire) == done
+            && words[FAILED].load(Ordering::Acquire) == 0
+            && Instant::now() < until
+        {
+            thread::sleep(SETTLE_NAP);
+        }
     }
 
     /// Ends the backend if it has failed.
@@ -266,17 +282,16 @@ impl LiveTransmit {
         })
     }
 
-    /// Writes the slots of `targets` from position `head` on.
+    /// Writes the slots of `targets` from the ledger's head on.
     fn write(&mut self, targets: &[Target]) {
-        let words = self.control.shared.words();
-        for (position, target) in (self.ledger.head()..).zip(targets) {
-            self.syn.stamp(&mut self.frame, *target);
-            let slot = &words[layout::slot_at(position)..][..2];
-            for (word, value) in slot.iter().zip(program::slot_of(&self.frame)) {
+        let (words, head) = (self.control.shared.words(), self.ledger.head());
+        self.syn.patch_each(targets, |at, patch| {
+            let slot = &words[layout::slot_at(head + at as u64)..][..2];
+            for (word, value) in slot.iter().zip(program::slot_of(patch)) {
                 word.store(value, Ordering::Relaxed);
             }
-            put(&mut self.targets, position, *target);
-        }
+        });
+        put(&mut self.targets, head, targets);
     }
 }
 
@@ -306,7 +321,9 @@ impl Transmit for LiveTransmit {
         let count = ring_len(taken, targets.len());
         self.write(&targets[..count]);
         self.ledger.accept(taken);
-        self.publish();
+        if self.publish() {
+            self.await_begin();
+        }
         Ok(count)
     }
 
@@ -365,12 +382,14 @@ impl Discard {
     }
 }
 
-/// Sets the target at a position, the first ones in turn.
-fn put(targets: &mut Vec<Target>, position: u64, target: Target) {
-    match targets.get_mut(ring_index(position)) {
-        Some(place) => *place = target,
-        // Positions begin at 0 and none is left out.
-        None => targets.push(target),
+/// Sets the targets at the positions from `first` on; no position may be left out.
+fn put(targets: &mut Vec<Target>, first: u64, new: &[Target]) {
+    let at = ring_index(first);
+    let (here, around) = new.split_at(new.len().min(layout::SLOTS - at));
+    for (at, piece) in [(at, here), (0, around)] {
+        let known = targets.len().saturating_sub(at).min(piece.len());
+        targets[at..at + known].copy_from_slice(&piece[..known]);
+        targets.extend_from_slice(&piece[known..]);
     }
 }
 
@@ -425,6 +444,7 @@ fn other(err: super::ebpf::AsmError) -> NetError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::targets::{RangeSet, Space};
 
     #[test]
     fn queues_get_cpus_from_the_end() {
@@ -432,6 +452,26 @@ mod tests {
         let got: Vec<u32> = (0..5).map(|queue| nth_from_the_end(&cpus, queue)).collect();
         assert_eq!(got, [3, 2, 0, 3, 2]);
         assert_eq!(nth_from_the_end(&[], 7), 0);
+    }
+
+    #[test]
+    fn targets_stand_where_their_positions_say() {
+        let nothing = RangeSet::from_ranges(std::iter::empty::<(u32, u32)>());
+        let space = Space::new(&RangeSet::from_ranges([(0, u32::MAX)]), &nothing);
+        let mut ring = Vec::new();
+        let mut position = 0;
+        // Pieces of all lengths, three times around the ring.
+        for len in (1..).take_while(|len| len * (len + 1) / 2 < 3 * RING_LEN) {
+            let piece: Vec<Target> = (position..position + len)
+                .map(|index| space.target(index).unwrap())
+                .collect();
+            put(&mut ring, position, &piece);
+            position += len;
+        }
+        assert_eq!(ring.len(), layout::SLOTS);
+        for past in position - RING_LEN..position {
+            assert_eq!(u64::from(ring[ring_index(past)].bits()), past);
+        }
     }
 
     #[test]

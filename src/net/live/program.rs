@@ -24,7 +24,7 @@ use super::layout::{
     slot_at,
 };
 use crate::net::ebpf::{Alu, AsmError, Assembler, Cond, Helper, Reg, Size};
-use crate::probe::Syn;
+use crate::probe::{Patch, Syn};
 use crate::wire::{ethernet, ipv4};
 
 /// What the programs are made for.
@@ -108,17 +108,13 @@ impl Template {
     }
 }
 
-/// The slot of a stamped frame.
-pub(super) fn slot_of(frame: &[u8]) -> [u64; 2] {
-    let mut slot = [0; 16];
-    for (from, to, size) in FIELDS {
-        slot[to..to + size.octets()].copy_from_slice(&frame[from..from + size.octets()]);
-    }
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = slot;
-    [
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-    ]
+/// The slot of a probe: what [`FIELDS`] says of it, in two words.
+pub(super) fn slot_of(patch: Patch) -> [u64; 2] {
+    let [ip, ports, seq, sum] = patch.words().map(u64::from_be_bytes);
+    let low = |word: u64| word & 0xffff;
+    let addressed = ports >> 32 << 32 | seq >> 32;
+    let rest = low(ports >> 16) << 48 | ip >> 48 << 32 | low(ip) << 16 | low(sum >> 16);
+    [addressed.to_be(), rest.to_be()]
 }
 
 /// The XDP program.

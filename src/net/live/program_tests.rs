@@ -58,11 +58,13 @@ impl Bench {
         }
     }
 
-    /// Puts the slot of a stamped frame at a position.
-    fn put(&mut self, position: u64, frame: &[u8]) {
-        for (at, word) in slot_of(frame).into_iter().enumerate() {
-            self.machine.set_word((slot_at(position) + at) * 8, word);
-        }
+    /// Puts the slot of the probe for `target` at a position.
+    fn put(&mut self, position: u64, syn: &Syn, target: Target) {
+        syn.patch_each(&[target], |_, patch| {
+            for (at, word) in slot_of(patch).into_iter().enumerate() {
+                self.machine.set_word((slot_at(position) + at) * 8, word);
+            }
+        });
     }
 
     fn publish(&mut self, head: u64) {
@@ -106,7 +108,7 @@ fn every_octet_of_every_layout_is_written() {
         syn.prepare(&mut frame);
         for (position, target) in (0..).zip(targets(1000)) {
             syn.stamp(&mut frame, target);
-            bench.put(position, &frame);
+            bench.put(position, &syn, target);
             bench.publish(position + 1);
             assert_eq!(bench.run(), XDP_REDIRECT);
             assert_eq!(bench.machine.redirected, Some(42));
@@ -133,16 +135,13 @@ fn nothing_to_send_is_a_drop_and_head_is_looked_at_when_all_known_was_sent() {
 fn positions_wrap_around_the_ring() {
     let syn = syn(SynLayout::Linux);
     let mut bench = Bench::new(&syn);
-    let mut frame = vec![0; syn.frame_len()];
-    syn.prepare(&mut frame);
     let begin = 3 * RING_LEN - 2;
     for word in [HEAD, TAIL, SEEN, DONE] {
         bench.machine.set_word(word * 8, begin);
     }
     let targets = targets(4);
     for (position, target) in (begin..).zip(&targets) {
-        syn.stamp(&mut frame, *target);
-        bench.put(position, &frame);
+        bench.put(position, &syn, *target);
     }
     bench.publish(begin + 4);
     for target in targets {

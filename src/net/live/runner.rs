@@ -116,12 +116,14 @@ impl Runner {
         Ok(runner)
     }
 
-    /// Sees to it that what was published is sent.
-    pub(super) fn wake(&self) {
+    /// Sees to it that what was published is sent. Whether a run is to begin for it first.
+    pub(super) fn wake(&self) -> bool {
         fence(Ordering::SeqCst);
-        if !self.control.running.load(Ordering::Relaxed) {
+        let asleep = !self.control.running.load(Ordering::Relaxed);
+        if asleep {
             self.unpark();
         }
+        asleep
     }
 
     /// Ends the run and lets none begin. All that was handed to the driver is accounted for when

@@ -82,15 +82,17 @@ impl FrameBatch {
         }
     }
 
-    /// The frame at `at`, which is below [`BATCH`].
-    pub(in crate::net) fn frame_mut(&mut self, at: usize) -> &mut [u8] {
-        &mut self.frames[at * self.frame_len..][..self.frame_len]
+    /// All [`BATCH`] frames, one behind the other.
+    pub(in crate::net) fn frames_mut(&mut self) -> &mut [u8] {
+        &mut self.frames
     }
 
-    /// Says which host the frame at `at` is for; without effect unless hosts are named.
-    pub(in crate::net) fn address(&mut self, at: usize, host: Ipv4Addr) {
+    /// Says which hosts the first frames are for; without effect unless hosts are named.
+    pub(in crate::net) fn address(&mut self, to: impl Iterator<Item = Ipv4Addr>) {
         if let Destination::Hosts(hosts) = &mut self.destination {
-            hosts[at].sin_addr.s_addr = host.to_bits().to_be();
+            for (host, to) in hosts.iter_mut().zip(to) {
+                host.sin_addr.s_addr = to.to_bits().to_be();
+            }
         }
     }
 
@@ -149,9 +151,8 @@ mod tests {
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();
         let mut batch = FrameBatch::new(4, 1, Destination::Bound);
-        for at in 0..100 {
-            let octet = u8::try_from(at).unwrap();
-            batch.frame_mut(at).copy_from_slice(&[9, octet, octet, 7]);
+        for (octet, frame) in (0..100).zip(batch.frames_mut().chunks_mut(4)) {
+            frame.copy_from_slice(&[9, octet, octet, 7]);
         }
         assert_eq!(batch.send(sender.as_fd(), 100).unwrap(), 100);
         for at in 0..100u8 {

@@ -242,11 +242,13 @@ impl Transmit for XdpTransmit {
                 break;
             }
             let (batch, later) = rest.split_at(room);
-            for target in batch {
-                let slot = self.flight.accept();
-                self.syn.stamp(self.socket.frame_mut(slot), *target);
-                self.socket.queue(slot, self.frame_len);
-            }
+            let (socket, flight, frame_len) = (&mut self.socket, &mut self.flight, self.frame_len);
+            let link_len = self.syn.link_len();
+            self.syn.patch_each(batch, |_, patch| {
+                let slot = flight.accept();
+                patch.apply(&mut socket.frame_mut(slot)[link_len..]);
+                socket.queue(slot, frame_len);
+            });
             self.socket.publish();
             rest = later;
             self.waiting = true;
