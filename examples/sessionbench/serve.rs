@@ -92,8 +92,8 @@ impl Server {
                 && next <= Instant::now()
             {
                 next += DRIP;
-                let share = self.clients.len() as f64 * DRIP.as_secs_f64() / pace.as_secs_f64();
-                self.drip(&mut dripped, share.ceil() as usize);
+                let rounds = usize::try_from(pace.as_millis() / DRIP.as_millis())?.max(1);
+                self.drip(&mut dripped, self.clients.len().div_ceil(rounds));
             }
         }
     }

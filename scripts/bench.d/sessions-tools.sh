@@ -19,7 +19,7 @@ install_packages() {
     fi
 }
 
-tools=()
+tools=() dialogues=() connects=()
 find_tools() {
     local built=${CARGO_TARGET_DIR:-$top/target}/release help
     if [[ ! ${SMTPSWEEP:-} ]]; then
@@ -29,15 +29,17 @@ find_tools() {
     smtpsweep=${SMTPSWEEP:-$built/smtpsweep} sessionbench=${SESSIONBENCH:-$built/examples/sessionbench}
     [[ -x $smtpsweep && -x $sessionbench ]] || fail "no programs at $smtpsweep and $sessionbench"
     help=$("$smtpsweep" scan --help)
+    # Where it knows but one dialogue or one way to connect, that is what it does.
+    dialogues=() connects=()
+    [[ $help != *--dialogue\ * ]] || dialogues=(ehlo behaviour)
+    [[ $help != *--connect\ * ]] || connects=(dial adopt)
     tools=("bare epoll client")
-    if [[ $help == *--dialogue\ * ]]; then
-        tools+=("smtpsweep ehlo" "smtpsweep behaviour")
-    else
-        tools+=("smtpsweep ehlo")
-    fi
-    if [[ $help == *--connect\ * ]]; then
-        tools+=("smtpsweep ehlo, adopt")
-    fi
+    local dialogue connect
+    for dialogue in "${dialogues[@]:-ehlo}"; do
+        for connect in "${connects[@]:-dial}"; do
+            tools+=("smtpsweep $dialogue, $connect")
+        done
+    done
     if [[ ${ZGRAB2:-} ]]; then
         [[ -x $ZGRAB2 ]] || fail "ZGRAB2: no program at $ZGRAB2"
         tools+=(zgrab2)
@@ -74,16 +76,11 @@ command_of() {
     bare*) command=("$sessionbench" bare 198.18.0.0 "$count" 25 1000) ;;
     smtpsweep*)
         command=("$smtpsweep" scan "$space" --no-default-blocklist --max-sessions-per-24 256
-            --rate 1000000 --cooldown-time 0 --ehlo-name scanner.example.org -q
+            --rate 1000000 --cooldown-time 0.3 --ehlo-name scanner.example.org -q
             -o "$scratch/survey.db")
-        case $tool in *behaviour*) command+=(--dialogue behaviour) ;; *)
-            [[ ${tools[*]} != *behaviour* ]] || command+=(--dialogue ehlo)
-            ;;
-        esac
-        [[ ${tools[*]} != *adopt* ]] || case $tool in
-            *adopt) command+=(--connect adopt) ;;
-            *) command+=(--connect dial) ;;
-            esac
+        local how=${tool#smtpsweep }
+        ((${#dialogues[@]} == 0)) || command+=(--dialogue "${how%,*}")
+        ((${#connects[@]} == 0)) || command+=(--connect "${how#*, }")
         ;;
     zgrab2)
         addresses_of "$count" >"$scratch/list"
