@@ -31,6 +31,7 @@ mod outbox;
 mod record_only;
 mod slab;
 mod timers;
+mod tls;
 mod watch;
 
 use std::io;
@@ -48,6 +49,7 @@ pub use adopt::{ADOPT_WITHIN, Adopter, Connect, WAIT_MARK};
 pub use asn::{AsTable, AsTableError};
 pub use engine::Engine;
 pub use record_only::record_only;
+pub use tls::{TlsClient, TlsConfig, TlsError, TlsState};
 pub use watch::{Seen, Watch};
 
 /// Sessions held open at once, unless told otherwise.
