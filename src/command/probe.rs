@@ -62,7 +62,8 @@ pub(super) fn probe(args: &ProbeArgs) -> anyhow::Result<()> {
             detail.unwrap_or_else(|| record.outcome.name())
         );
     }
-    let replies = Replies::of(&record.transcript);
+    let certificate = record.tls.as_ref().and_then(|tls| tls.certificate());
+    let replies = Replies::of(&record.transcript).with_certificate(certificate.as_ref());
     print_explanation(&rules.explain(&replies.observation())).context(UNWRITABLE)
 }
 

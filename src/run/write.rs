@@ -69,7 +69,9 @@ impl Writer {
         while !ended {
             match self.records.recv_deadline(due) {
                 Ok(record) => {
-                    let replies = Replies::of(&record.transcript);
+                    let certificate = record.tls.as_ref().and_then(|tls| tls.certificate());
+                    let replies =
+                        Replies::of(&record.transcript).with_certificate(certificate.as_ref());
                     let verdict = classifier.classify(&replies.observation());
                     batch.push((record, verdict));
                 }

@@ -427,6 +427,7 @@ impl Engine {
             outcome,
             detail,
             transcript: Transcript::default(),
+            tls: None,
             started_us: unix_us(),
             connect_ms: None,
             duration_ms: 0,

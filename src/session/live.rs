@@ -194,6 +194,7 @@ impl Live {
             outcome,
             detail,
             transcript,
+            tls: None,
             started_us: self.started_us,
             connect_ms,
             duration_ms: millis(self.started, now),

@@ -43,7 +43,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::probe::Responder;
-use crate::smtp::{DialogueConfig, Outcome, Transcript};
+use crate::smtp::{DialogueConfig, Outcome, TlsRecord, Transcript};
 
 pub use adopt::{ADOPT_WITHIN, Adopter, Connect, WAIT_MARK};
 pub use asn::{AsTable, AsTableError};
@@ -111,6 +111,8 @@ pub struct SessionRecord {
     pub detail: Option<String>,
     /// All that was said; empty if no connection came about.
     pub transcript: Transcript,
+    /// What came of TLS, if it was begun.
+    pub tls: Option<Box<TlsRecord>>,
     /// When the connection was begun, in Unix microseconds.
     pub started_us: u64,
     /// Milliseconds from there to the established connection, if it came about.

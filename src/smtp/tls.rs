@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::Side;
+use super::{Certificate, Side};
 
 /// How TLS was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -237,6 +237,11 @@ impl TlsRecord {
             detail: None,
             renegotiations: 0,
         }
+    }
+
+    /// The server's own certificate, if it showed a readable one.
+    pub fn certificate(&self) -> Option<Certificate> {
+        Certificate::parse(self.chain.first()?)
     }
 }
 

@@ -96,6 +96,7 @@ fn parts_of(fields: &Fields) -> Parts {
     Parts {
         transcript: fields.want_transcript(),
         evidence: false,
+        tls: fields.want_tls(),
     }
 }
 

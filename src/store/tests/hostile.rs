@@ -70,6 +70,7 @@ fn no_view_passes_on_what_a_terminal_acts_upon() {
     let new = row::NewHost {
         row,
         transcript,
+        tls: None,
         verdict,
     };
     survey.add_rows(&[new], &[], &[]).unwrap();
