@@ -22,7 +22,7 @@ use crate::config::{self, ConfigError, DialoguePlan};
 use crate::fingerprint::Replies;
 use crate::probe::Responder;
 use crate::session::{Counters, Engine, Seen, SessionConfig, SessionRecord, Stop, Watch};
-use crate::smtp::Side;
+use crate::smtp::{Fqdn, Side, TlsStart};
 use crate::store::text::escape;
 use crate::targets::{RangeSet, Space, Target};
 
@@ -31,7 +31,7 @@ use crate::targets::{RangeSet, Space, Target};
 /// # Errors
 /// No connection came about, or the output cannot be written.
 pub(super) fn probe(args: &ProbeArgs) -> anyhow::Result<()> {
-    let plan = config::dialogue(&args.dialogue)?;
+    let plan = config::dialogue(&args.dialogue, args.target_port)?;
     let rules = config::rules(args.rules.as_deref()).map_err(ConfigError::from)?;
     let blocklist = config::blocklist(&args.blocklist)?;
     let address = resolve(&args.host, args.target_port)?;
@@ -93,6 +93,8 @@ fn converse(
     let dialogue = plan.config(source.unwrap_or(Ipv4Addr::UNSPECIFIED));
     let config = SessionConfig {
         source,
+        implicit_tls: plan.tls == Some(TlsStart::Implicit),
+        sni: plan.sni.as_ref().map(Fqdn::to_string),
         ..SessionConfig::new(dialogue)
     };
     let (responders, input) = unbounded();
@@ -144,6 +146,7 @@ fn printer(stop: Arc<AtomicU8>, failed: Sender<io::Error>) -> Watch {
                 let took = (connected - begun).as_millis();
                 writeln!(io::stdout(), "connected after {took} ms\n")
             }
+            Seen::Tls(record) => note(connected, &format!("TLS: {record}")),
             Seen::Octets(side, octets) => show(connected, side, octets),
             Seen::Closed => note(connected, "closed by the server"),
             Seen::Lost => note(connected, "connection lost"),
@@ -174,7 +177,7 @@ fn show(begin: Instant, side: Side, octets: &[u8]) -> io::Result<()> {
 
 fn note(begin: Instant, what: &str) -> io::Result<()> {
     let at = begin.elapsed().as_millis();
-    writeln!(io::stdout(), "{at:>6} ms  -- {what}")
+    writeln!(io::stdout(), "{at:>6} ms  -- {}", escape(what.as_bytes()))
 }
 
 fn unix_us() -> u64 {

@@ -38,6 +38,7 @@ use crate::net::{Discard, DryRun, Link, MacAddr, Transmit, sys};
 use crate::probe::Responder;
 use crate::rate::PacketsPerSecond;
 use crate::session::{Engine, SessionConfig, SessionError, SessionRecord, WAIT_MARK, record_only};
+use crate::smtp::{Fqdn, TlsStart};
 use crate::status::say;
 use crate::store::Survey;
 use crate::targets::{Passes, Walk};
@@ -420,6 +421,8 @@ fn engine(
         per_24: plan.max_sessions_per_24 as usize,
         per_as: plan.per_as.clone(),
         source: Some(network.source),
+        implicit_tls: plan.dialogue.tls == Some(TlsStart::Implicit),
+        sni: plan.dialogue.sni.as_ref().map(Fqdn::to_string),
     };
     let space = Arc::clone(&plan.space);
     let engine = Engine::new(

@@ -71,6 +71,10 @@ pub struct SessionConfig {
     pub per_as: Option<AsCap>,
     /// The address to connect from; `None` leaves it to the routing table.
     pub source: Option<Ipv4Addr>,
+    /// Whether TLS comes before the greeting (port 465), and not after STARTTLS if at all.
+    pub implicit_tls: bool,
+    /// The server name to say in TLS, if there is one.
+    pub sni: Option<String>,
 }
 
 /// A cap on sessions into one autonomous system. Addresses that no prefix of the table holds have none.
@@ -92,6 +96,8 @@ impl SessionConfig {
             per_24: MAX_SESSIONS_PER_24,
             per_as: None,
             source: None,
+            implicit_tls: false,
+            sni: None,
         }
     }
 }
@@ -294,6 +300,9 @@ pub enum SessionError {
         #[source]
         error: io::Error,
     },
+    /// TLS was wanted and cannot be had.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The consumer of records went away.
     #[error("hand over session records: their consumer has ended; {0} records are lost")]
     ConsumerGone(u64),

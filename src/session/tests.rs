@@ -249,6 +249,7 @@ fn a_watcher_is_told_of_all_that_is_said() {
     let watch = move |_: &Responder, seen: Seen<'_>| {
         let told_now = match seen {
             Seen::Octets(side, octets) => Told::Octets(side, octets.to_vec()),
+            Seen::Tls(_) => panic!("nobody asked for TLS"),
             Seen::Connected => Told::Connected,
             Seen::Closed => Told::Closed,
             Seen::Lost => Told::Lost,

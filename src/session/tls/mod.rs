@@ -205,7 +205,7 @@ impl TlsClient {
 
     /// Says `octets` to the server.
     pub fn write(&mut self, octets: &[u8]) {
-        if self.state == TlsState::Open
+        if matches!(self.state, TlsState::Open | TlsState::Closed)
             && let Err(error) = self.stream.ssl_write(octets)
         {
             self.fail_by(&error);
@@ -214,7 +214,7 @@ impl TlsClient {
 
     /// Announces that nothing more will be said.
     pub fn close(&mut self) {
-        if self.state == TlsState::Open {
+        if matches!(self.state, TlsState::Open | TlsState::Closed) {
             // Whether the server answers is not waited for, so the result tells nothing.
             let _ = self.stream.shutdown();
         }
