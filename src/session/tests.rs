@@ -5,6 +5,7 @@
 mod peers;
 
 mod flow;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
