@@ -31,6 +31,7 @@ pub(crate) mod testing;
 pub mod text;
 mod tls;
 mod write;
+mod zgrab;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,7 +47,7 @@ pub use fields::{FIELDS, Field, Fields, Kind};
 pub use reclassify::{Change, Changes};
 pub use row::{HostRow, StoredHost};
 pub use summary::{ClusterRow, ProductRow, Summary};
-pub use tls::TlsRow;
+pub use tls::{TlsCount, TlsRow, TlsSummary};
 
 /// Well-known keys of the `survey` table. Values are JSON; other keys may stand beside them.
 pub mod key {

@@ -161,6 +161,76 @@ pub(super) fn has_tls(conn: &Connection) -> rusqlite::Result<bool> {
         .query_row([], |row| row.get(0))
 }
 
+/// TLS, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsSummary {
+    /// Hosts by what came of TLS.
+    pub counts: Vec<TlsCount>,
+    /// Servers that showed a certificate.
+    pub certified: u64,
+    /// Those whose certificate is signed by its own key.
+    pub self_signed: u64,
+    /// Those whose certificate had expired when the host was found.
+    pub expired: u64,
+    /// Different certificates of servers, as against those of their issuers.
+    pub certificates: u64,
+}
+
+/// So many hosts fared alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsCount {
+    /// `starttls` or `implicit`.
+    pub start: String,
+    /// The version, where the server had chosen one.
+    pub version: Option<String>,
+    /// Why no channel came about, or why it broke.
+    pub failure: Option<String>,
+    /// The alert that came with it.
+    pub alert: Option<String>,
+    /// Whether the handshake came to its end.
+    pub stood: bool,
+    /// How many hosts.
+    pub hosts: u64,
+}
+
+/// Counts what came of TLS.
+pub(super) fn summary(conn: &Connection) -> rusqlite::Result<TlsSummary> {
+    if !has_tls(conn)? {
+        return Ok(TlsSummary::default());
+    }
+    let counts = conn
+        .prepare_cached(
+            "SELECT start, version, failure, alert_name, handshake_ms IS NOT NULL, count(*) FROM tls
+             GROUP BY 1, 2, 3, 4, 5 ORDER BY 6 DESC, 1, 2, 3, 4",
+        )?
+        .query_map([], |row| {
+            Ok(TlsCount {
+                start: row.get(0)?,
+                version: row.get(1)?,
+                failure: row.get(2)?,
+                alert: row.get(3)?,
+                stood: row.get(4)?,
+                hosts: row.get(5)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    conn.prepare_cached(
+        "SELECT count(*), coalesce(sum(c.self_signed), 0),
+           coalesce(sum(c.not_after_us < h.timestamp_us), 0), count(DISTINCT c.id)
+         FROM tls_certificates AS t JOIN certificates AS c ON c.id = t.certificate_id
+         JOIN hosts AS h ON h.id = t.host_id WHERE t.n = 0",
+    )?
+    .query_row([], |row| {
+        Ok(TlsSummary {
+            counts,
+            certified: row.get(0)?,
+            self_signed: row.get(1)?,
+            expired: row.get(2)?,
+            certificates: row.get(3)?,
+        })
+    })
+}
+
 /// The rows of hosts with those ids, in the order of hosts.
 pub(super) const ROWS: &str = "SELECT host_id, start, version, cipher, cipher_id, key_group,
   handshake_ms, failure, alert, alert_name, alert_by, heard, detail, client_certificate,

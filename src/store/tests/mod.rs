@@ -5,6 +5,7 @@ mod hostile;
 mod lock;
 mod output;
 mod speed;
+mod tls;
 mod views;
 
 use std::net::Ipv4Addr;
