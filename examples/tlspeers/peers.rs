@@ -61,7 +61,7 @@ pub(crate) const ALL: &[Peer] = &[
     Peer { name: "garbage", outcome: "tls_failed", version: "", failure: "garbage", alert: "", serve: |s| after_hello(s, &[0, 255, 1, 254]) },
     Peer { name: "garbage-in-records", outcome: "tls_failed", version: "", failure: "protocol", alert: "unexpected_message", serve: |s| after_hello(s, &[22, 3, 3, 0, 8, 99, 0, 0, 4, 1, 2, 3, 4]) },
     Peer { name: "injects", outcome: "completed", version: "TLSv1.3", failure: "", alert: "", serve: injects },
-    Peer { name: "closes", outcome: "tls_failed", version: "", failure: "closed", alert: "", serve: |s| accepted(s).map(drop) },
+    Peer { name: "closes", outcome: "tls_failed", version: "", failure: "closed", alert: "", serve: closes },
     Peer { name: "resets", outcome: "tls_failed", version: "", failure: "reset", alert: "", serve: resets },
     Peer { name: "silent", outcome: "tls_failed", version: "", failure: "timeout", alert: "", serve: silent },
     Peer { name: "half-a-hello", outcome: "tls_failed", version: "", failure: "timeout", alert: "", serve: |s| { after_hello(s, &ssl3_hello()[..20])?; drain(s) } },
@@ -190,6 +190,13 @@ fn injects(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(b"220 tls.example.test ESMTP\r\n")?;
     before_tls(stream, b"220 go ahead\r\n250 injected.example\r\n")?;
     inside(secure(stream, &context(&PLAIN, |_| {}))?)
+}
+
+/// Closes without a reset: what the caller says meanwhile is read.
+fn closes(stream: &mut TcpStream) -> io::Result<()> {
+    accepted(stream)?;
+    stream.shutdown(Shutdown::Write)?;
+    drain(stream)
 }
 
 fn resets(stream: &mut TcpStream) -> io::Result<()> {

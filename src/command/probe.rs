@@ -22,7 +22,7 @@ use crate::config::{self, ConfigError, DialoguePlan};
 use crate::fingerprint::Replies;
 use crate::probe::Responder;
 use crate::session::{Counters, Engine, Seen, SessionConfig, SessionRecord, Stop, Watch};
-use crate::smtp::{Fqdn, Side, TlsStart};
+use crate::smtp::{AltName, Certificate, Fqdn, Side, TlsRecord, TlsStart};
 use crate::store::text::escape;
 use crate::targets::{RangeSet, Space, Target};
 
@@ -62,9 +62,48 @@ pub(super) fn probe(args: &ProbeArgs) -> anyhow::Result<()> {
             detail.unwrap_or_else(|| record.outcome.name())
         );
     }
+    if let Some(tls) = &record.tls {
+        show_tls(&mut out, tls).context(UNWRITABLE)?;
+    }
     let certificate = record.tls.as_ref().and_then(|tls| tls.certificate());
     let replies = Replies::of(&record.transcript).with_certificate(certificate.as_ref());
     print_explanation(&rules.explain(&replies.observation())).context(UNWRITABLE)
+}
+
+/// What came of TLS, and the certificates that were shown.
+fn show_tls(out: &mut impl io::Write, tls: &TlsRecord) -> io::Result<()> {
+    writeln!(out, "tls: {}", escape(tls.to_string().as_bytes()))?;
+    if let Some(group) = tls.group {
+        writeln!(out, "  keys agreed with {group}")?;
+    }
+    if tls.renegotiations > 0 {
+        writeln!(out, "  {} renegotiation declined", tls.renegotiations)?;
+    }
+    for der in &tls.chain {
+        let Some(read) = Certificate::parse(der) else {
+            continue;
+        };
+        let names: Vec<String> = read.alt_names.iter().map(AltName::text).collect();
+        let key = read.key_type.as_deref().unwrap_or("unknown key");
+        let self_signed = if read.self_signed {
+            ", self-signed"
+        } else {
+            ""
+        };
+        writeln!(
+            out,
+            "  certificate of {} by {}: {key} {} bits, {}{self_signed}, ends {}; names: {}",
+            escape(read.subject.to_string().as_bytes()),
+            escape(read.issuer.to_string().as_bytes()),
+            read.key_bits.unwrap_or(0),
+            read.signature_algorithm,
+            read.not_after
+                .and_then(|end| jiff::Timestamp::from_second(end).ok())
+                .map_or_else(|| "at no time".to_owned(), |end| end.to_string()),
+            escape(names.join(", ").as_bytes())
+        )?;
+    }
+    Ok(())
 }
 
 /// The IPv4 address of a host, by its digits or its name.

@@ -17,4 +17,5 @@ mod live;
 mod probe;
 mod support;
 mod sweep;
+mod tls;
 mod xdp;

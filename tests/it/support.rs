@@ -51,15 +51,20 @@ pub(crate) fn repository() -> &'static Path {
 
 /// The example program with the misbehaving peers, built as the program under test was.
 pub(crate) fn oddpeers() -> String {
+    example("oddpeers")
+}
+
+/// An example program, built as the program under test was.
+pub(crate) fn example(name: &str) -> String {
     let directory = Path::new(PROGRAM).parent().unwrap();
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--example", "oddpeers"]);
+    build.args(["build", "--quiet", "--example", name]);
     if directory.ends_with("release") {
         build.arg("--release");
     }
     let built = run(build.current_dir(repository()));
     assert_eq!(built.code, 0, "{}", built.stderr);
-    directory.join("examples/oddpeers").display().to_string()
+    directory.join("examples").join(name).display().to_string()
 }
 
 /// A directory of its own for a test, removed at the end.
