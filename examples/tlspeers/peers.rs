@@ -42,8 +42,8 @@ pub(crate) struct Peer {
 pub(crate) const ALL: &[Peer] = &[
     Peer { name: "tls10", outcome: "completed", version: "TLSv1.0", failure: "", alert: "", serve: |s| starttls(s, &only(SslVersion::TLS1)) },
     Peer { name: "tls11", outcome: "completed", version: "TLSv1.1", failure: "", alert: "", serve: |s| starttls(s, &only(SslVersion::TLS1_1)) },
-    Peer { name: "tls12", outcome: "completed", version: "TLSv1.2", failure: "", alert: "", serve: |s| starttls(s, &only(SslVersion::TLS1_2)) },
-    Peer { name: "tls13", outcome: "completed", version: "TLSv1.3", failure: "", alert: "", serve: |s| starttls(s, &only(SslVersion::TLS1_3)) },
+    Peer { name: "tls12", outcome: "completed", version: "TLSv1.2", failure: "", alert: "", serve: |s| starttls(s, &TLS12) },
+    Peer { name: "tls13", outcome: "completed", version: "TLSv1.3", failure: "", alert: "", serve: |s| starttls(s, &TLS13) },
     Peer { name: "expired", outcome: "completed", version: "TLSv1.3", failure: "", alert: "", serve: |s| starttls(s, &context(&EXPIRED, |_| {})) },
     Peer { name: "chain", outcome: "completed", version: "TLSv1.3", failure: "", alert: "", serve: |s| starttls(s, &context(&ISSUED, |c| extra(c, 1))) },
     Peer { name: "ecdsa", outcome: "completed", version: "TLSv1.3", failure: "", alert: "", serve: |s| starttls(s, &context(&CURVE, |_| {})) },
@@ -66,6 +66,7 @@ pub(crate) const ALL: &[Peer] = &[
     Peer { name: "silent", outcome: "tls_failed", version: "", failure: "timeout", alert: "", serve: silent },
     Peer { name: "half-a-hello", outcome: "tls_failed", version: "", failure: "timeout", alert: "", serve: |s| { after_hello(s, &ssl3_hello()[..20])?; drain(s) } },
     Peer { name: "cut-in-tls", outcome: "closed_in_dialogue", version: "TLSv1.3", failure: "", alert: "", serve: cut },
+    Peer { name: "quiet-inside", outcome: "dialogue_timeout", version: "TLSv1.3", failure: "", alert: "", serve: |s| { accepted(s)?; let _tls = secure(s, &TLS13)?; drain(s) } },
     Peer { name: "refuses", outcome: "completed", version: "", failure: "", alert: "", serve: refuses },
     Peer { name: "alert-first", outcome: "not_smtp", version: "", failure: "", alert: "", serve: |s| { s.write_all(&[21, 3, 1, 0, 2, 2, 10])?; drain(s) } },
     Peer { name: "implicit", outcome: "no_greeting", version: "TLSv1.3", failure: "", alert: "", serve: |s| implicit(s, &context(&PLAIN, |_| {})) },
@@ -307,6 +308,9 @@ fn extra(context: &mut SslContextBuilder, count: usize) {
     }
 }
 
+// Kept ready, for benchmarks.
+static TLS12: LazyLock<SslContext> = LazyLock::new(|| only(SslVersion::TLS1_2));
+static TLS13: LazyLock<SslContext> = LazyLock::new(|| only(SslVersion::TLS1_3));
 static PLAIN: LazyLock<Identity> = LazyLock::new(|| identity(rsa(1_024), FUTURE, None));
 static EXPIRED: LazyLock<Identity> = LazyLock::new(|| identity(rsa(1_024), 86_400, None));
 static WEAK: LazyLock<Identity> = LazyLock::new(|| identity(rsa(512), FUTURE, None));
