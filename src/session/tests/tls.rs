@@ -110,6 +110,14 @@ fn tls_comes_first_where_it_is_implicit() {
 }
 
 #[test]
+fn an_alert_in_place_of_a_greeting_is_named() {
+    let record = session_with(starttls(), &[named("alert-first")]).remove(0);
+    assert_eq!(record.outcome, Outcome::NotSmtp);
+    let detail = record.detail.as_deref();
+    assert_eq!(detail, Some("a TLS alert: unexpected_message (10)"));
+}
+
+#[test]
 fn what_is_injected_before_tls_is_no_word_of_the_server() {
     let record = session_with(starttls(), &[named("injects")]).remove(0);
     let inside = record.transcript.server(Stage::TlsEhlo).expect("a reply");

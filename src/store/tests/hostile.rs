@@ -72,10 +72,11 @@ fn no_view_passes_on_what_a_terminal_acts_upon() {
     let mut row = testing::host(2, Outcome::ClosedInDialogue, &transcript);
     row.detail = words.map(str::to_owned);
     let (transcript, verdict) = (&transcript, &unknown);
+    let tls = words.map(evil_tls);
     let new = row::NewHost {
         row,
         transcript,
-        tls: words.map(evil_tls).as_ref(),
+        tls: tls.as_ref(),
         verdict,
     };
     survey.add_rows(&[new], &[], &[]).unwrap();
