@@ -21,10 +21,13 @@ use crate::probe::SynLayout;
 use crate::rate::{Bandwidth, PacketsPerSecond};
 use crate::session::{AsCap, AsTable, AsTableError, Connect};
 use crate::smtp::{
-    Contact, ContactError, Depth, DialogueConfig, EhloName, Fqdn, FqdnError, Timeouts,
+    Contact, ContactError, Depth, DialogueConfig, EhloName, Fqdn, FqdnError, Timeouts, TlsStart,
 };
 use crate::targets::list::{self, ListError};
 use crate::targets::{Blocklist, Permutation, RangeSet, Shard, ShardError, Space, Spacing};
+
+/// The port on which TLS comes first (RFC 8314, "submissions").
+const SMTPS: u16 = 465;
 
 /// Packets a second when neither `--rate` nor `--bandwidth` is given: zmap's default.
 const DEFAULT_RATE: f64 = 10_000.0;
@@ -164,6 +167,10 @@ pub struct DialoguePlan {
     pub contact: Option<Contact>,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// How TLS is begun, if at all.
+    pub tls: Option<TlsStart>,
+    /// The host name to ask for in TLS.
+    pub sni: Option<Fqdn>,
 }
 
 impl DialoguePlan {
@@ -180,6 +187,7 @@ impl DialoguePlan {
             timeouts: self.timeouts,
             depth: self.depth,
             contact: self.contact.clone(),
+            starttls: self.tls == Some(TlsStart::Starttls),
             ..DialogueConfig::new(self.ehlo(source))
         }
     }
@@ -299,7 +307,7 @@ impl ScanPlan {
             let reason = "standard input can be read only once";
             return Err(refuse("list-of-ips-file", "-", reason));
         }
-        let dialogue = dialogue(&args.dialogue)?;
+        let dialogue = dialogue(&args.dialogue, args.target_port)?;
         let per_as = args
             .prefix2as
             .as_deref()
@@ -401,8 +409,8 @@ impl ScanPlan {
     }
 }
 
-/// The dialogue options of `scan` and `probe`.
-pub fn dialogue(args: &DialogueArgs) -> Result<DialoguePlan, ConfigError> {
+/// The dialogue options of `scan` and `probe`, for sessions with that port.
+pub fn dialogue(args: &DialogueArgs, target_port: u16) -> Result<DialoguePlan, ConfigError> {
     let ehlo_name = match &args.ehlo_name {
         Some(name) => Some(
             Fqdn::from_str(name).map_err(|source| ConfigError::EhloName {
@@ -437,11 +445,30 @@ pub fn dialogue(args: &DialogueArgs) -> Result<DialoguePlan, ConfigError> {
             source,
         })
     });
+    let tls = match args {
+        DialogueArgs { starttls: true, .. } => Some(TlsStart::Starttls),
+        DialogueArgs { smtps: true, .. } => Some(TlsStart::Implicit),
+        _ => (target_port == SMTPS).then_some(TlsStart::Implicit),
+    };
+    let sni = match args.sni.as_deref() {
+        Some(_) if tls.is_none() => {
+            let reason = "is said in TLS only; ask for that with --starttls or --smtps";
+            return Err(refuse(
+                "sni",
+                args.sni.as_deref().unwrap_or_default(),
+                reason,
+            ));
+        }
+        Some(name) => Some(Fqdn::from_str(name).map_err(|error| refuse("sni", name, error))?),
+        None => None,
+    };
     Ok(DialoguePlan {
         ehlo_name,
         depth,
         contact: contact.transpose()?,
         timeouts,
+        tls,
+        sni,
     })
 }
 

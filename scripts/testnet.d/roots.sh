@@ -12,7 +12,7 @@
 
 install_packages() {
     local missing=() pair
-    for pair in nft:nftables ip:iproute2 unshare:util-linux flock:util-linux \
+    for pair in nft:nftables ip:iproute2 openssl:openssl unshare:util-linux flock:util-linux \
         mount:mount mmdebstrap:mmdebstrap awk:mawk sysctl:procps; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done

@@ -96,6 +96,18 @@ pub struct DialogueArgs {
     /// verb (`XYZZY abuse@example.org`), because servers log what they do not understand.
     #[arg(long, value_name = "CONTACT", help_heading = "Dialogue")]
     pub contact: Option<String>,
+    /// Ask for TLS where it is offered, and say EHLO again inside
+    ///
+    /// The handshake takes whatever the server can do, TLS 1.0 to 1.3, and verifies nothing: version,
+    /// cipher suite and certificates are recorded.
+    #[arg(long, help_heading = "Dialogue")]
+    pub starttls: bool,
+    /// Begin with TLS, before the greeting (default where the target port is 465)
+    #[arg(long, conflicts_with = "starttls", help_heading = "Dialogue")]
+    pub smtps: bool,
+    /// Host name to ask for in TLS [default: none, since a sweep knows addresses only]
+    #[arg(long, value_name = "NAME", help_heading = "Dialogue")]
+    pub sni: Option<String>,
     /// Seconds to wait for the session's connection to be established
     #[arg(
         long,

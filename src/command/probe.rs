@@ -22,7 +22,7 @@ use crate::config::{self, ConfigError, DialoguePlan};
 use crate::fingerprint::Replies;
 use crate::probe::Responder;
 use crate::session::{Counters, Engine, Seen, SessionConfig, SessionRecord, Stop, Watch};
-use crate::smtp::Side;
+use crate::smtp::{AltName, Certificate, Fqdn, Side, TlsRecord, TlsStart};
 use crate::store::text::escape;
 use crate::targets::{RangeSet, Space, Target};
 
@@ -31,7 +31,7 @@ use crate::targets::{RangeSet, Space, Target};
 /// # Errors
 /// No connection came about, or the output cannot be written.
 pub(super) fn probe(args: &ProbeArgs) -> anyhow::Result<()> {
-    let plan = config::dialogue(&args.dialogue)?;
+    let plan = config::dialogue(&args.dialogue, args.target_port)?;
     let rules = config::rules(args.rules.as_deref()).map_err(ConfigError::from)?;
     let blocklist = config::blocklist(&args.blocklist)?;
     let address = resolve(&args.host, args.target_port)?;
@@ -62,8 +62,48 @@ pub(super) fn probe(args: &ProbeArgs) -> anyhow::Result<()> {
             detail.unwrap_or_else(|| record.outcome.name())
         );
     }
-    let replies = Replies::of(&record.transcript);
+    if let Some(tls) = &record.tls {
+        show_tls(&mut out, tls).context(UNWRITABLE)?;
+    }
+    let certificate = record.tls.as_ref().and_then(|tls| tls.certificate());
+    let replies = Replies::of(&record.transcript).with_certificate(certificate.as_ref());
     print_explanation(&rules.explain(&replies.observation())).context(UNWRITABLE)
+}
+
+/// What came of TLS, and the certificates that were shown.
+fn show_tls(out: &mut impl io::Write, tls: &TlsRecord) -> io::Result<()> {
+    writeln!(out, "tls: {}", escape(tls.to_string().as_bytes()))?;
+    if let Some(group) = tls.group {
+        writeln!(out, "  keys agreed with {group}")?;
+    }
+    if tls.renegotiations > 0 {
+        writeln!(out, "  {} renegotiation declined", tls.renegotiations)?;
+    }
+    for der in &tls.chain {
+        let Some(read) = Certificate::parse(der) else {
+            continue;
+        };
+        let names: Vec<String> = read.alt_names.iter().map(AltName::text).collect();
+        let key = read.key_type.as_deref().unwrap_or("unknown key");
+        let self_signed = if read.self_signed {
+            ", self-signed"
+        } else {
+            ""
+        };
+        writeln!(
+            out,
+            "  certificate of {} by {}: {key} {} bits, {}{self_signed}, ends {}; names: {}",
+            escape(read.subject.to_string().as_bytes()),
+            escape(read.issuer.to_string().as_bytes()),
+            read.key_bits.unwrap_or(0),
+            read.signature_algorithm,
+            read.not_after
+                .and_then(|end| jiff::Timestamp::from_second(end).ok())
+                .map_or_else(|| "at no time".to_owned(), |end| end.to_string()),
+            escape(names.join(", ").as_bytes())
+        )?;
+    }
+    Ok(())
 }
 
 /// The IPv4 address of a host, by its digits or its name.
@@ -92,6 +132,8 @@ fn converse(
     let dialogue = plan.config(source.unwrap_or(Ipv4Addr::UNSPECIFIED));
     let config = SessionConfig {
         source,
+        implicit_tls: plan.tls == Some(TlsStart::Implicit),
+        sni: plan.sni.as_ref().map(Fqdn::to_string),
         ..SessionConfig::new(dialogue)
     };
     let (responders, input) = unbounded();
@@ -143,6 +185,7 @@ fn printer(stop: Arc<AtomicU8>, failed: Sender<io::Error>) -> Watch {
                 let took = (connected - begun).as_millis();
                 writeln!(io::stdout(), "connected after {took} ms\n")
             }
+            Seen::Tls(record) => note(connected, &format!("TLS: {record}")),
             Seen::Octets(side, octets) => show(connected, side, octets),
             Seen::Closed => note(connected, "closed by the server"),
             Seen::Lost => note(connected, "connection lost"),
@@ -173,7 +216,7 @@ fn show(begin: Instant, side: Side, octets: &[u8]) -> io::Result<()> {
 
 fn note(begin: Instant, what: &str) -> io::Result<()> {
     let at = begin.elapsed().as_millis();
-    writeln!(io::stdout(), "{at:>6} ms  -- {what}")
+    writeln!(io::stdout(), "{at:>6} ms  -- {}", escape(what.as_bytes()))
 }
 
 fn unix_us() -> u64 {

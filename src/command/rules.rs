@@ -8,7 +8,7 @@ use super::accuracy::accuracy;
 use super::suggest::suggest;
 use crate::cli::{CheckArgs, ExplainArgs, RulesArgs, RulesCommand};
 use crate::config::{self, ConfigError};
-use crate::fingerprint::{Category, Explanation, Observation, Replies, RuleSet};
+use crate::fingerprint::{Category, Explanation, Observation, RuleSet};
 use crate::smtp::Stage;
 use crate::store::Survey;
 use crate::store::text::escape;
@@ -110,7 +110,7 @@ fn explain(rules: &RuleSet, args: &ExplainArgs) -> anyhow::Result<()> {
         let host = survey
             .host(address)?
             .with_context(|| format!("{} has no host {address}", file.display()))?;
-        return print_explanation(&rules.explain(&Replies::of(&host.transcript).observation()));
+        return print_explanation(&rules.explain(&host.replies().observation()));
     }
     let typed = [
         (Stage::Greeting, &args.greeting),

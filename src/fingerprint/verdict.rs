@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::category::Category;
-use crate::smtp::{Stage, Transcript};
+use crate::smtp::{Certificate, Stage, Transcript};
 
 /// What a server said, stage by stage: raw bytes with their reply codes, nothing where the dialogue
 /// did not come to it.
@@ -51,6 +51,13 @@ impl Replies {
             *slot = transcript.server(stage);
         }
         replies
+    }
+
+    /// The same with the server's certificate, told in text, as what was seen at [`Stage::Tls`].
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: Option<&Certificate>) -> Self {
+        self.0[Stage::Tls as usize] = certificate.map(|seen| seen.text().into_bytes());
+        self
     }
 
     /// The view that [`classify`](super::RuleSet::classify) takes.

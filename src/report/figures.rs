@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::tally::{Rest, Share, fold_rest};
 use super::{
-    CategoryLine, Cluster, Head, Level, Line, Options, Probes, Product, Servers, Sessions, Version,
+    CategoryLine, Cluster, Head, Level, Line, Options, Probes, Product, Servers, Sessions, Tls,
+    Version,
 };
 use crate::fingerprint::Category;
 use crate::store::text::{escape, escape_short};
-use crate::store::{ProductRow, Summary, count, key};
+use crate::store::{ProductRow, Summary, TlsCount, TlsSummary, count, key};
 
 impl Head {
     pub(super) fn of(file: String, rows: &Summary) -> Self {
@@ -156,6 +157,45 @@ fn lines(rows: Vec<(String, u64)>, of: u64) -> Vec<Line> {
             share: Share::new(n, of),
         })
         .collect()
+}
+
+impl Tls {
+    /// `smtp` and `hosts`: SMTP servers and all hosts of the survey.
+    pub(super) fn of(rows: &TlsSummary, smtp: u64, hosts: u64) -> Option<Self> {
+        if rows.counts.is_empty() {
+            return None;
+        }
+        let sum = |keep: &dyn Fn(&TlsCount) -> bool| -> u64 {
+            let kept = rows.counts.iter().filter(|count| keep(count));
+            kept.map(|count| count.hosts).sum()
+        };
+        let (mut versions, mut failures) = (BTreeMap::new(), BTreeMap::new());
+        for count in &rows.counts {
+            if count.stood {
+                let version = count.version.as_deref().unwrap_or("unknown");
+                *versions.entry(escape(version.as_bytes())).or_default() += count.hosts;
+            }
+            if let Some(failure) = &count.failure {
+                let name = match &count.alert {
+                    Some(alert) => format!("{failure}: {alert}"),
+                    None => failure.clone(),
+                };
+                *failures.entry(escape(name.as_bytes())).or_default() += count.hosts;
+            }
+        }
+        let mut failures: Vec<(String, u64)> = failures.into_iter().collect();
+        failures.sort_by_key(|(_, hosts)| std::cmp::Reverse(*hosts));
+        let of = |start: &'static str| sum(&|count| count.start == start);
+        Some(Self {
+            starttls: Share::new(of("starttls"), smtp),
+            implicit: Share::new(of("implicit"), hosts),
+            versions: lines(versions.into_iter().rev().collect(), sum(&|c| c.stood)),
+            failures: lines(failures, sum(&|_| true)),
+            certificates: rows.certificates,
+            self_signed: Share::new(rows.self_signed, rows.certified),
+            expired: Share::new(rows.expired, rows.certified),
+        })
+    }
 }
 
 impl Servers {

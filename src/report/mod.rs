@@ -93,6 +93,8 @@ pub struct Report {
     pub sessions: Sessions,
     /// What the servers are.
     pub servers: Servers,
+    /// What came of TLS; absent if it was begun with nobody.
+    pub tls: Option<Tls>,
 }
 
 /// What the survey was.
@@ -197,6 +199,25 @@ pub struct Servers {
     pub other_clusters: Option<Rest>,
 }
 
+/// What came of TLS.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Tls {
+    /// Hosts with whom it was begun by STARTTLS, of the SMTP servers.
+    pub starttls: Share,
+    /// Hosts with whom it was begun with the connection, of all hosts.
+    pub implicit: Share,
+    /// Channels by version, of the channels that stood.
+    pub versions: Vec<Line>,
+    /// What failed, of those with whom it was begun; the most frequent first.
+    pub failures: Vec<Line>,
+    /// Different certificates of servers.
+    pub certificates: u64,
+    /// Certificates signed by their own keys, of the servers that showed one.
+    pub self_signed: Share,
+    /// Certificates that had expired when they were seen.
+    pub expired: Share,
+}
+
 /// The servers of one category.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CategoryLine {
@@ -287,9 +308,11 @@ impl Report {
     fn of(file: String, rows: &Summary, options: Options<'_>) -> Self {
         let head = Head::of(file, rows);
         let probes = Probes::of(rows, head.addresses);
+        let (sessions, servers) = (Sessions::of(rows), Servers::of(rows, options));
         Self {
-            sessions: Sessions::of(rows),
-            servers: Servers::of(rows, options),
+            tls: Tls::of(&rows.tls, servers.smtp, sessions.hosts),
+            sessions,
+            servers,
             probes,
             head,
         }

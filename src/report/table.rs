@@ -6,7 +6,7 @@ use comfy_table::modifiers::UTF8_ROUND_CORNERS;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
 
-use super::{Head, Level, Line, Probes, Report, Rest, Servers, Sessions, Share};
+use super::{Head, Level, Line, Probes, Report, Rest, Servers, Sessions, Share, Tls};
 
 impl Report {
     /// The report as text for a terminal of so many columns. Every line ends in a line feed, and
@@ -24,6 +24,9 @@ impl Report {
         page.sessions(&self.sessions);
         if self.sessions.hosts > 0 {
             page.servers(&self.servers);
+        }
+        if let Some(tls) = &self.tls {
+            page.tls(tls);
         }
         page.text
     }
@@ -111,6 +114,45 @@ impl Page {
         }
         for (name, n) in &probes.notes {
             self.line(&format!("  {name}: {}", thousands(*n)));
+        }
+    }
+
+    fn tls(&mut self, tls: &Tls) {
+        self.title("TLS");
+        for (share, what) in [
+            (&tls.starttls, "SMTP servers took up STARTTLS"),
+            (&tls.implicit, "hosts were asked for TLS at once"),
+        ] {
+            if share.n > 0 {
+                self.line(&format!(
+                    "{} of {} {what} ({})",
+                    thousands(share.n),
+                    thousands(share.of),
+                    percent(*share)
+                ));
+            }
+        }
+        if !tls.versions.is_empty() {
+            let mut table = self.table(&["version", "hosts", "of channels"]);
+            for line in &tls.versions {
+                table.add_row(row(line));
+            }
+            self.put(table, 2);
+        }
+        if !tls.failures.is_empty() {
+            let mut table = self.table(&["failure", "hosts", "of begun"]);
+            for line in &tls.failures {
+                table.add_row(row(line));
+            }
+            self.put(table, 2);
+        }
+        if tls.self_signed.of > 0 {
+            self.line(&format!(
+                "{} certificates: {} of the servers' are self-signed, {} had expired",
+                thousands(tls.certificates),
+                percent(tls.self_signed),
+                percent(tls.expired)
+            ));
         }
     }
 

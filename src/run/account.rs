@@ -22,7 +22,7 @@ use super::watch::Watch;
 use crate::config::{Pace, ScanPlan};
 use crate::probe::unreachable_name;
 use crate::rate::PacketsPerSecond;
-use crate::smtp::{Contact, Outcome};
+use crate::smtp::{Contact, Fqdn, Outcome, TlsStart};
 use crate::store::{count, key};
 
 /// Counts of a sweep that contradict each other: a defect of this program, never of the network.
@@ -414,6 +414,11 @@ impl Metadata {
         put("dialogue", json!(plan.dialogue.depth.name()));
         let contact = plan.dialogue.contact.as_ref().map(Contact::as_str);
         put("contact", json!(contact));
+        put("tls", json!(plan.dialogue.tls.map(TlsStart::name)));
+        put(
+            "sni",
+            json!(plan.dialogue.sni.as_ref().map(Fqdn::to_string)),
+        );
         put("max_sessions", json!(plan.max_sessions));
         put("max_sessions_per_24", json!(plan.max_sessions_per_24));
         let per_as = plan.per_as.as_ref().map(|cap| cap.most);

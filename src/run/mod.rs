@@ -40,6 +40,7 @@ use crate::rate::PacketsPerSecond;
 use crate::session::{
     Engine, MAX_SESSIONS, SessionConfig, SessionError, SessionRecord, WAIT_MARK, record_only,
 };
+use crate::smtp::{Fqdn, TlsStart};
 use crate::status::say;
 use crate::store::Survey;
 use crate::targets::{Passes, Walk};
@@ -425,6 +426,8 @@ fn engine(
         per_24: plan.max_sessions_per_24 as usize,
         per_as: plan.per_as.clone(),
         source: Some(network.source),
+        implicit_tls: plan.dialogue.tls == Some(TlsStart::Implicit),
+        sni: plan.dialogue.sni.as_ref().map(Fqdn::to_string),
     };
     let space = Arc::clone(&plan.space);
     let engine = Engine::new(

@@ -75,7 +75,9 @@ impl Writer {
         while !ended {
             match self.records.recv_deadline(due) {
                 Ok(record) => {
-                    let replies = Replies::of(&record.transcript);
+                    let certificate = record.tls.as_ref().and_then(|tls| tls.certificate());
+                    let replies =
+                        Replies::of(&record.transcript).with_certificate(certificate.as_ref());
                     let verdict = classifier.classify(&replies.observation());
                     let pieces = record.transcript.pieces.iter();
                     octets += pieces.map(|piece| piece.bytes.len()).sum::<usize>();

@@ -38,6 +38,7 @@ use super::live::{Live, Ready, Shared, Step};
 use super::outbox::Outbox;
 use super::slab::{Key, Slab};
 use super::timers::Wheel;
+use super::tls::TlsConfig;
 use super::{Counters, Judge, SessionConfig, SessionError, SessionRecord, Stop, Watch, dial};
 use crate::net::sys;
 use crate::probe::Responder;
@@ -111,6 +112,10 @@ impl Engine {
             window: |socket| sys::peer_window(&socket),
             watch: None,
             judge: None,
+            tls: (config.dialogue.starttls || config.implicit_tls)
+                .then(|| TlsConfig::new(config.sni.as_deref()))
+                .transpose()?,
+            implicit_tls: config.implicit_tls,
         };
         Ok(Self {
             admission: Admission::new(config.per_24, config.per_as.clone()),
@@ -449,6 +454,7 @@ impl Engine {
             outcome,
             detail,
             transcript: Transcript::default(),
+            tls: None,
             started_us: unix_us(),
             connect_ms: None,
             duration_ms: 0,

@@ -19,9 +19,12 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
+use super::tls::{TlsClient, TlsConfig, TlsState};
 use super::{Judge, Seen, SessionRecord, Watch, dial};
 use crate::probe::Responder;
-use crate::smtp::{Dialogue, DialogueConfig, Outcome, Side, Stage, Transcript};
+use crate::smtp::{
+    Dialogue, DialogueConfig, Outcome, Side, Stage, TlsFailure, TlsStart, Transcript,
+};
 
 /// A session from its SYN to its end.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Live {
     phase: Phase,
     /// When the dialogue was over, if the peer's close is all that is awaited.
     parted: Option<Instant>,
+    /// TLS over the connection, once it was begun.
+    tls: Option<Box<TlsClient>>,
     /// Of our commands, what the socket has not yet taken.
     unsent: Vec<u8>,
     /// A write found the connection reset: what looks like a close now was a reset.
@@ -46,11 +51,19 @@ enum Phase {
     Connecting {
         deadline: Instant,
     },
+    /// The handshake of implicit TLS goes on; the dialogue has not begun.
+    Securing {
+        deadline: Instant,
+        connect_ms: u32,
+    },
     Talking {
         dialogue: Box<Dialogue>,
         connect_ms: u32,
     },
-    Failed(Outcome),
+    Failed {
+        outcome: Outcome,
+        connect_ms: Option<u32>,
+    },
 }
 
 /// What a session wants after it was served.
@@ -93,6 +106,9 @@ pub(super) struct Shared {
     pub(super) window: fn(BorrowedFd<'_>) -> Option<u32>,
     pub(super) watch: Option<Watch>,
     pub(super) judge: Option<Judge>,
+    /// With what TLS is spoken, if it is wanted at all.
+    pub(super) tls: Option<TlsConfig>,
+    pub(super) implicit_tls: bool,
 }
 
 impl Shared {
@@ -119,6 +135,7 @@ impl Live {
             started_us,
             phase: Phase::Connecting { deadline },
             parted: None,
+            tls: None,
             unsent: Vec::new(),
             reset: false,
             error: None,
@@ -139,9 +156,9 @@ impl Live {
             return Some(parted + CLOSING);
         }
         match &self.phase {
-            Phase::Connecting { deadline } => Some(*deadline),
+            Phase::Connecting { deadline } | Phase::Securing { deadline, .. } => Some(*deadline),
             Phase::Talking { dialogue, .. } => dialogue.poll_timeout(),
-            Phase::Failed(_) => None,
+            Phase::Failed { .. } => None,
         }
     }
 
@@ -173,28 +190,44 @@ impl Live {
             };
         }
         match &mut self.phase {
-            Phase::Connecting { deadline } if now < *deadline => Step::Wait,
+            Phase::Connecting { deadline } | Phase::Securing { deadline, .. }
+                if now < *deadline =>
+            {
+                Step::Wait
+            }
             Phase::Connecting { .. } => self.fail(Outcome::ConnectTimeout),
+            Phase::Securing { .. } => {
+                self.give_up_tls(TlsFailure::Timeout, shared);
+                self.fail(Outcome::TlsFailed)
+            }
             Phase::Talking { dialogue, .. } => {
                 if dialogue.poll_timeout().is_some_and(|due| due <= now) {
+                    if dialogue.poll_tls()
+                        && let Some(tls) = &mut self.tls
+                    {
+                        tls.give_up(TlsFailure::Timeout);
+                        shared.tell(&self.responder, Seen::Tls(tls.record()));
+                    }
                     dialogue.handle_timeout(now, (shared.window)(self.stream.as_fd()));
                     self.send(now, shared);
                 }
                 self.step()
             }
-            Phase::Failed(_) => Step::End,
+            Phase::Failed { .. } => Step::End,
         }
     }
 
     /// The sweep is being stopped: says QUIT if that is possible at once.
     pub(super) fn interrupt(&mut self, now: Instant, shared: &mut Shared) {
         match &mut self.phase {
-            Phase::Connecting { .. } => self.phase = Phase::Failed(Outcome::Interrupted),
+            Phase::Connecting { .. } | Phase::Securing { .. } => {
+                self.fail(Outcome::Interrupted);
+            }
             Phase::Talking { dialogue, .. } => {
                 dialogue.handle_interrupt(now);
                 self.send(now, shared);
             }
-            Phase::Failed(_) => {}
+            Phase::Failed { .. } => {}
         }
     }
 
@@ -217,10 +250,25 @@ impl Live {
 
     /// The record; the socket is closed.
     pub(super) fn finish(self, now: Instant) -> SessionRecord {
+        let tls = self.tls.map(|tls| Box::new(tls.finish()));
+        let broken = tls.as_ref().filter(|tls| tls.failure.is_some());
         let error = self.error.map(|error| error.to_string());
+        let error = error.or_else(|| broken.map(|tls| format!("TLS: {tls}")));
         let (outcome, detail, transcript, connect_ms) = match self.phase {
             Phase::Connecting { .. } => (Outcome::Interrupted, error, Transcript::default(), None),
-            Phase::Failed(outcome) => (outcome, error, Transcript::default(), None),
+            Phase::Securing { connect_ms, .. } => {
+                let connect_ms = Some(connect_ms);
+                (
+                    Outcome::Interrupted,
+                    error,
+                    Transcript::default(),
+                    connect_ms,
+                )
+            }
+            Phase::Failed {
+                outcome,
+                connect_ms,
+            } => (outcome, error, Transcript::default(), connect_ms),
             Phase::Talking {
                 dialogue,
                 connect_ms,
@@ -235,6 +283,7 @@ impl Live {
             outcome,
             detail,
             transcript,
+            tls,
             started_us: self.started_us,
             connect_ms,
             duration_ms: millis(self.started, self.parted.unwrap_or(now)),
@@ -278,10 +327,20 @@ impl Live {
 
     fn connected(&mut self, now: Instant, shared: &mut Shared) {
         shared.tell(&self.responder, Seen::Connected);
+        let connect_ms = millis(self.started, now);
+        if shared.implicit_tls {
+            self.phase = Phase::Securing {
+                deadline: now + shared.dialogue.timeouts.step,
+                connect_ms,
+            };
+            self.begin_tls(now, TlsStart::Implicit, shared);
+            self.send(now, shared);
+            return;
+        }
         let dialogue = Box::new(Dialogue::new(Arc::clone(&shared.dialogue), now));
         self.phase = Phase::Talking {
             dialogue,
-            connect_ms: millis(self.started, now),
+            connect_ms,
         };
     }
 
@@ -310,10 +369,11 @@ impl Live {
         closed: bool,
         shared: &mut Shared,
     ) -> Option<Step> {
-        let Phase::Talking { dialogue, .. } = &mut self.phase else {
-            return Some(Step::End);
-        };
         if count == 0 {
+            self.give_up_tls(TlsFailure::Closed, shared);
+            let Phase::Talking { dialogue, .. } = &mut self.phase else {
+                return Some(self.fail(Outcome::TlsFailed));
+            };
             if self.reset {
                 shared.tell(&self.responder, Seen::Lost);
                 dialogue.handle_reset(now);
@@ -324,12 +384,22 @@ impl Live {
             }
             return Some(Step::End);
         }
-        let octets = &shared.buffer[..count];
-        if let Some(watch) = &mut shared.watch {
-            watch(&self.responder, Seen::Octets(Side::Server, octets));
+        if self.tls.is_some() {
+            self.heard_in_tls(now, count, shared);
+        } else if let Phase::Talking { dialogue, .. } = &mut self.phase {
+            let octets = &shared.buffer[..count];
+            if let Some(watch) = &mut shared.watch {
+                watch(&self.responder, Seen::Octets(Side::Server, octets));
+            }
+            dialogue.handle_input(now, octets);
+            if dialogue.poll_tls() {
+                self.begin_tls(now, TlsStart::Starttls, shared);
+            }
         }
-        dialogue.handle_input(now, octets);
-        let answered_quit = dialogue.is_done() && dialogue.stage() == Stage::Quit;
+        let answered_quit = matches!(
+            &self.phase,
+            Phase::Talking { dialogue, .. } if dialogue.is_done() && dialogue.stage() == Stage::Quit
+        );
         let emptied = count < shared.buffer.len();
         let sent = self.send(now, shared);
         match self.step() {
@@ -362,6 +432,10 @@ impl Live {
     /// The connection is gone.
     fn lost(&mut self, now: Instant, error: io::Error, shared: &mut Shared) -> Step {
         shared.tell(&self.responder, Seen::Lost);
+        self.give_up_tls(TlsFailure::Reset, shared);
+        if let Phase::Securing { .. } = self.phase {
+            self.fail(Outcome::TlsFailed);
+        }
         if let Phase::Talking { dialogue, .. } = &mut self.phase {
             match error.kind() {
                 io::ErrorKind::BrokenPipe => dialogue.handle_close(now),
@@ -378,16 +452,26 @@ impl Live {
     /// Sends what the dialogue has to say, as far as the socket takes it; `false` if the
     /// connection turned out to be broken, of which reading tells the rest.
     fn send(&mut self, now: Instant, shared: &mut Shared) -> bool {
-        let Phase::Talking { dialogue, .. } = &mut self.phase else {
-            return true;
-        };
-        let judge = shared.judge.as_mut();
-        if judge.is_some_and(|judge| dialogue.poll_judge().is_some_and(judge)) {
-            dialogue.handle_certain(now);
+        if let Phase::Talking { dialogue, .. } = &mut self.phase {
+            let judge = shared.judge.as_mut();
+            if judge.is_some_and(|judge| dialogue.poll_judge().is_some_and(judge)) {
+                dialogue.handle_certain(now);
+            }
+            while let Some(octets) = dialogue.poll_output(now) {
+                shared.tell(&self.responder, Seen::Octets(Side::Client, &octets));
+                match &mut self.tls {
+                    Some(tls) => tls.write(&octets),
+                    None => self.unsent.extend(octets),
+                }
+            }
+            if dialogue.is_done()
+                && let Some(tls) = &mut self.tls
+            {
+                tls.close();
+            }
         }
-        while let Some(octets) = dialogue.poll_output(now) {
-            shared.tell(&self.responder, Seen::Octets(Side::Client, &octets));
-            self.unsent.extend(octets);
+        if let Some(tls) = &mut self.tls {
+            self.unsent.extend(tls.output());
         }
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
@@ -405,15 +489,96 @@ impl Live {
     }
 
     fn fail(&mut self, outcome: Outcome) -> Step {
-        self.phase = Phase::Failed(outcome);
+        let connect_ms = match self.phase {
+            Phase::Securing { connect_ms, .. } => Some(connect_ms),
+            _ => None,
+        };
+        self.phase = Phase::Failed {
+            outcome,
+            connect_ms,
+        };
         Step::End
     }
 
     fn step(&self) -> Step {
         match &self.phase {
             Phase::Talking { dialogue, .. } if !dialogue.is_done() => Step::Wait,
-            Phase::Connecting { .. } => Step::Wait,
+            Phase::Connecting { .. } | Phase::Securing { .. } => Step::Wait,
             _ => Step::End,
+        }
+    }
+}
+
+/// TLS.
+impl Live {
+    fn begin_tls(&mut self, now: Instant, start: TlsStart, shared: &Shared) {
+        let begun = match &shared.tls {
+            Some(config) => TlsClient::new(config, start, now).map_err(|e| e.to_string()),
+            None => Err("not set up".to_owned()),
+        };
+        match begun {
+            Ok(client) => self.tls = Some(Box::new(client)),
+            Err(error) => {
+                self.error = Some(io::Error::other(format!("TLS: {error}")));
+                match &mut self.phase {
+                    Phase::Talking { dialogue, .. } => dialogue.handle_tls_failed(now, &error),
+                    _ => drop(self.fail(Outcome::LocalError)),
+                }
+            }
+        }
+    }
+
+    /// A read put `count` octets into the buffer, and TLS takes them.
+    fn heard_in_tls(&mut self, now: Instant, count: usize, shared: &mut Shared) {
+        let Some(tls) = &mut self.tls else {
+            return;
+        };
+        let before = tls.state();
+        tls.handle_input(now, &shared.buffer[..count]);
+        if before == TlsState::Handshaking && tls.state() != before {
+            shared.tell(&self.responder, Seen::Tls(tls.record()));
+            let secured = tls.state() != TlsState::Failed;
+            match &mut self.phase {
+                Phase::Talking { dialogue, .. } if secured => dialogue.handle_secured(now),
+                Phase::Talking { dialogue, .. } => {
+                    dialogue.handle_tls_failed(now, &format!("TLS: {}", tls.record()));
+                }
+                Phase::Securing { connect_ms, .. } if secured => {
+                    let config = Arc::clone(&shared.dialogue);
+                    self.phase = Phase::Talking {
+                        dialogue: Box::new(Dialogue::within_tls(config, now)),
+                        connect_ms: *connect_ms,
+                    };
+                }
+                _ => drop(self.fail(Outcome::TlsFailed)),
+            }
+        }
+        let (Some(tls), Phase::Talking { dialogue, .. }) = (&mut self.tls, &mut self.phase) else {
+            return;
+        };
+        // The encrypted octets are TLS's by now, so the buffer is free for the text.
+        while let count @ 1.. = tls.read(&mut shared.buffer) {
+            let octets = &shared.buffer[..count];
+            if let Some(watch) = &mut shared.watch {
+                watch(&self.responder, Seen::Octets(Side::Server, octets));
+            }
+            dialogue.handle_input(now, octets);
+        }
+        match tls.state() {
+            TlsState::Closed => dialogue.handle_close(now),
+            // Not even QUIT can be said any more.
+            TlsState::Failed => dialogue.handle_reset(now),
+            TlsState::Handshaking | TlsState::Open => {}
+        }
+    }
+
+    /// The connection or the time is over; a handshake that goes on has failed by that.
+    fn give_up_tls(&mut self, failure: TlsFailure, shared: &mut Shared) {
+        if let Some(tls) = &mut self.tls
+            && tls.state() == TlsState::Handshaking
+        {
+            tls.give_up(failure);
+            shared.tell(&self.responder, Seen::Tls(tls.record()));
         }
     }
 }

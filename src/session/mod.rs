@@ -32,6 +32,7 @@ mod outbox;
 mod record_only;
 mod slab;
 mod timers;
+mod tls;
 mod watch;
 
 use std::io;
@@ -43,13 +44,14 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::probe::Responder;
-use crate::smtp::{DialogueConfig, Outcome, Transcript};
+use crate::smtp::{DialogueConfig, Outcome, TlsRecord, Transcript};
 
 pub use adopt::{ADOPT_WITHIN, Adopter, Connect, WAIT_MARK};
 pub use asn::{AsTable, AsTableError};
 pub use engine::Engine;
 pub use histogram::{Histogram, Timings};
 pub use record_only::record_only;
+pub use tls::{TlsClient, TlsConfig, TlsError, TlsState};
 pub use watch::{Seen, Watch};
 
 /// Sessions held open at once, unless told otherwise. Tarpits and greet delays make sessions last for
@@ -73,6 +75,10 @@ pub struct SessionConfig {
     pub per_as: Option<AsCap>,
     /// The address to connect from; `None` leaves it to the routing table.
     pub source: Option<Ipv4Addr>,
+    /// Whether TLS comes before the greeting (port 465), and not after STARTTLS if at all.
+    pub implicit_tls: bool,
+    /// The server name to say in TLS, if there is one.
+    pub sni: Option<String>,
 }
 
 /// A cap on sessions into one autonomous system. Addresses that no prefix of the table holds have none.
@@ -94,6 +100,8 @@ impl SessionConfig {
             per_24: MAX_SESSIONS_PER_24,
             per_as: None,
             source: None,
+            implicit_tls: false,
+            sni: None,
         }
     }
 }
@@ -113,6 +121,8 @@ pub struct SessionRecord {
     pub detail: Option<String>,
     /// All that was said; empty if no connection came about.
     pub transcript: Transcript,
+    /// What came of TLS, if it was begun.
+    pub tls: Option<Box<TlsRecord>>,
     /// When the connection was begun, in Unix microseconds.
     pub started_us: u64,
     /// Milliseconds from there to the established connection, if it came about.
@@ -301,6 +311,9 @@ pub enum SessionError {
         #[source]
         error: io::Error,
     },
+    /// TLS was wanted and cannot be had.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The consumer of records went away.
     #[error("hand over session records: their consumer has ended; {0} records are lost")]
     ConsumerGone(u64),

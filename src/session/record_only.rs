@@ -32,6 +32,7 @@ pub fn record_only(
                     outcome: Outcome::NotContacted,
                     detail: None,
                     transcript: Transcript::default(),
+                    tls: None,
                     started_us: responder.seen_us(),
                     connect_ms: None,
                     duration_ms: 0,

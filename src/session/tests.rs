@@ -5,6 +5,7 @@
 mod peers;
 
 mod flow;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::*;
-use crate::smtp::{Side, Stage, Timeouts};
+use crate::smtp::{Depth, Side, Stage, Timeouts};
 use crate::targets::{RangeSet, Space};
 
 /// A responder at that address and port, made the lawful way: by way of a target.
@@ -46,6 +47,8 @@ fn config() -> SessionConfig {
             .parse::<crate::smtp::Fqdn>()
             .expect("a valid name"),
     );
+    // The peers here know EHLO and QUIT.
+    dialogue.depth = Depth::Ehlo;
     dialogue.timeouts = Timeouts {
         connect: ms(2_000),
         greeting: ms(2_000),
@@ -249,6 +252,7 @@ fn a_watcher_is_told_of_all_that_is_said() {
     let watch = move |_: &Responder, seen: Seen<'_>| {
         let told_now = match seen {
             Seen::Octets(side, octets) => Told::Octets(side, octets.to_vec()),
+            Seen::Tls(_) => panic!("nobody asked for TLS"),
             Seen::Connected => Told::Connected,
             Seen::Closed => Told::Closed,
             Seen::Lost => Told::Lost,

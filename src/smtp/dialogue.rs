@@ -36,7 +36,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::plan::{self, PLAN};
-use super::{Command, Depth, DialogueConfig, Outcome, Reply, ReplyParser, Side, Stage, Transcript};
+use super::{
+    Alert, Command, Depth, DialogueConfig, Outcome, Reply, ReplyParser, Side, Stage, Transcript,
+};
 
 /// The state machine; see the head of this file.
 #[derive(Debug)]
@@ -513,7 +515,11 @@ impl Dialogue {
     fn handle_fault(&mut self, now: Instant, what: String) {
         match self.state {
             State::ExpectGreeting => {
-                self.detail = Some(what);
+                let said = self.transcript.server(Stage::Greeting);
+                let alert = said.as_deref().and_then(Alert::of_server);
+                self.detail = Some(alert.map_or(what, |alert| {
+                    format!("a TLS alert: {} ({})", alert.name(), alert.number)
+                }));
                 self.end(Outcome::NotSmtp);
             }
             State::ExpectReply(_) => {

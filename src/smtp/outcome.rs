@@ -58,7 +58,8 @@ outcomes! {
     PartialGreeting = "partial_greeting", "io-timeout";
     /// A proper greeting, then an answer failed to come in time.
     DialogueTimeout = "dialogue_timeout", "io-timeout";
-    /// A proper greeting, STARTTLS accepted, then no TLS came about; what was said before is kept.
+    /// STARTTLS was accepted, or TLS was to come first, and none came about; what was said before
+    /// is kept.
     TlsFailed = "tls_failed", "protocol-error";
     /// No whole greeting came in time from a peer whose receive window is zero: it accepts
     /// connections and takes nothing.

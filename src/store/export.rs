@@ -25,7 +25,7 @@ use super::fields::{Cell, Context, DIALOGUE, FIELDS, Field, Fields, time};
 use super::read::Parts;
 use super::row::{StoredHost, evidence_json};
 use super::text::{escape, json_line};
-use super::{StoreError, Survey, key};
+use super::{StoreError, Survey, key, zgrab};
 use crate::smtp::{Outcome, Stage};
 
 /// Writes the survey's hosts as CSV, with a line of names first if `header`. Returns how many
@@ -96,6 +96,7 @@ fn parts_of(fields: &Fields) -> Parts {
     Parts {
         transcript: fields.want_transcript(),
         evidence: false,
+        tls: fields.want_tls(),
     }
 }
 
@@ -218,6 +219,10 @@ fn envelope(host: &StoredHost) -> Value {
             stage.name()
         };
         put(&mut result, name, Cell::Words(said.into()));
+    }
+    if let Some(tls) = &host.tls {
+        result.insert("implicit_tls".to_owned(), (tls.start == "implicit").into());
+        result.insert("tls".to_owned(), zgrab::tls(tls));
     }
     let mut smtp = Map::new();
     smtp.insert("status".to_owned(), host.row.outcome.zgrab_status().into());

@@ -9,9 +9,12 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use super::row::StoredHost;
+use super::tls::{TlsRow, hex};
 use super::{StoreError, text};
+use sha2::{Digest as _, Sha256};
+
 use crate::fingerprint::{Category, Verdict};
-use crate::smtp::Stage;
+use crate::smtp::{Certificate, Stage};
 
 /// What a field's values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +142,11 @@ impl Fields {
         self.0.iter().copied()
     }
 
+    /// Whether a column about TLS is among them.
+    pub(crate) fn want_tls(&self) -> bool {
+        self.0.iter().any(|f| f.name.starts_with("tls_"))
+    }
+
     /// Whether a column of the dialogue's text is among them.
     pub(crate) fn want_transcript(&self) -> bool {
         self.0.iter().any(|f| DIALOGUE.contains(&f.name))
@@ -163,6 +171,21 @@ fn text(value: &str) -> Cell<'_> {
 
 fn words(value: Option<&str>) -> Cell<'_> {
     value.map_or(Cell::Empty, |v| Cell::Words(Cow::Borrowed(v.as_bytes())))
+}
+
+fn some_text(value: Option<&str>) -> Cell<'_> {
+    value.map_or(Cell::Empty, text)
+}
+
+fn tls<'a>(host: &'a StoredHost, cell: impl FnOnce(&'a TlsRow) -> Cell<'a>) -> Cell<'a> {
+    host.tls.as_ref().map_or(Cell::Empty, cell)
+}
+
+fn certified(host: &StoredHost, words: impl FnOnce(&Certificate) -> String) -> Cell<'_> {
+    let certificate = host.tls.as_ref().and_then(TlsRow::certificate);
+    certificate.map_or(Cell::Empty, |certificate| {
+        Cell::Words(Cow::Owned(words(&certificate).into_bytes()))
+    })
 }
 
 fn judged<'a>(host: &'a StoredHost, cell: impl FnOnce(&'a Verdict) -> Cell<'a>) -> Cell<'a> {
@@ -280,6 +303,26 @@ fields! {
         |h, _| maybe(h.row.greeting_delay_ms);
     "duration_ms" Integer true "time from the session's start to its end, ms"
         |h, _| integer(h.row.duration_ms);
+    "tls_start" Text false "how TLS was begun: starttls, implicit; empty if it was not"
+        |h, _| tls(h, |t| text(&t.start));
+    "tls_version" Text true "the TLS version that the server chose"
+        |h, _| tls(h, |t| some_text(t.version.as_deref()));
+    "tls_cipher" Text true "the cipher suite that the server chose, by IANA's name"
+        |h, _| tls(h, |t| some_text(t.cipher.as_deref()));
+    "tls_group" Text true "what the keys were agreed with: a named group, or dhBITS"
+        |h, _| tls(h, |t| some_text(t.key_group.as_deref()));
+    "tls_failure" Text true "why no TLS came about, or why it broke"
+        |h, _| tls(h, |t| some_text(t.failure.as_deref()));
+    "tls_alert" Text true "the alert that came with the failure"
+        |h, _| tls(h, |t| some_text(t.alert_name.as_deref()));
+    "tls_handshake_ms" Integer false "time of the handshake, ms"
+        |h, _| tls(h, |t| maybe(t.handshake_ms));
+    "tls_sha256" Text false "SHA-256 of the server's certificate"
+        |h, _| tls(h, |t| t.chain.first().map_or(Cell::Empty, |der| Cell::Text(Cow::Owned(hex(&Sha256::digest(der))))));
+    "tls_subject" Words false "whom the server's certificate is for"
+        |h, _| certified(h, |c| c.subject.to_string());
+    "tls_issuer" Words false "who made the server's certificate"
+        |h, _| certified(h, |c| c.issuer.to_string());
     "cut" Integer false "octets beyond the transcript's cap, not kept"
         |h, _| large(h.row.cut);
     "banner" Words false "the greeting"

@@ -29,7 +29,9 @@ mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;
+mod tls;
 mod write;
+mod zgrab;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,6 +47,7 @@ pub use fields::{FIELDS, Field, Fields, Kind};
 pub use reclassify::{Change, Changes};
 pub use row::{HostRow, StoredHost};
 pub use summary::{ClusterRow, ProductRow, Summary};
+pub use tls::{TlsCount, TlsRow, TlsSummary};
 
 /// Well-known keys of the `survey` table. Values are JSON; other keys may stand beside them.
 pub mod key {
@@ -179,6 +182,7 @@ impl Survey {
         tx.execute_batch(schema::TABLES).map_err(failed)?;
         tx.execute_batch(schema::VIEWS).map_err(failed)?;
         tx.execute_batch(schema::SINCE_2).map_err(failed)?;
+        tx.execute_batch(schema::TLS).map_err(failed)?;
         write::put_metadata(&tx, metadata).map_err(failed)?;
         tx.commit().map_err(failed)?;
         Ok(survey)
@@ -247,6 +251,7 @@ impl Survey {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         tx.execute_batch(schema::SINCE_2).map_err(failed)?;
+        tx.execute_batch(schema::TLS).map_err(failed)?;
         tx.pragma_update(None, "user_version", schema::VERSION)
             .map_err(failed)?;
         tx.commit().map_err(failed)

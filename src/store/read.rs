@@ -7,6 +7,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params};
 
 use super::row::{HostRow, StoredHost, category, evidence_from};
+use super::tls::{self, TlsReader, has_tls};
 use super::{StoreError, Survey};
 use crate::fingerprint::Verdict;
 use crate::smtp::{Outcome, Piece, Side, Stage, Transcript};
@@ -16,12 +17,14 @@ use crate::smtp::{Outcome, Piece, Side, Stage, Transcript};
 pub(super) struct Parts {
     pub(crate) transcript: bool,
     pub(crate) evidence: bool,
+    pub(crate) tls: bool,
 }
 
 impl Parts {
     pub(crate) const ALL: Self = Self {
         transcript: true,
         evidence: true,
+        tls: true,
     };
 }
 
@@ -152,8 +155,18 @@ pub(super) fn scan_hosts<E: From<StoreError>>(
     } else {
         None
     };
+    let (mut tls_rows, mut certificates);
+    let mut tls = None;
+    if parts.tls && has_tls(conn).map_err(failed)? {
+        tls_rows = conn.prepare_cached(tls::ROWS).map_err(failed)?;
+        certificates = conn.prepare_cached(tls::CERTIFICATES).map_err(failed)?;
+        tls = Some(TlsReader::new(&mut tls_rows, &mut certificates, &ids).map_err(failed)?);
+    }
     while let Some(row) = hosts.next().map_err(failed)? {
         let mut host = host(row, parts).map_err(failed)?;
+        if let Some(tls) = &mut tls {
+            host.tls = tls.take(host.id).map_err(failed)?;
+        }
         if let Some(pieces) = &mut pieces {
             pieces
                 .take(host.id, &mut host.transcript.pieces)
@@ -242,6 +255,7 @@ fn host(row: &Row<'_>, parts: Parts) -> rusqlite::Result<StoredHost> {
             pieces: Vec::new(),
             cut,
         },
+        tls: None,
         verdict: verdict(row, parts)?,
     })
 }

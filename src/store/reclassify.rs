@@ -24,6 +24,7 @@ const CHUNK: u32 = 5_000;
 const PARTS: Parts = Parts {
     transcript: true,
     evidence: false,
+    tls: true,
 };
 
 /// What a reclassification changed.

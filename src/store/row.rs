@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::tls::TlsRow;
 use crate::fingerprint::{Category, Evidence, Replies, SynAck, Verdict};
 use crate::session::SessionRecord;
-use crate::smtp::{Outcome, Stage, Transcript};
+use crate::smtp::{Outcome, Stage, TlsRecord, Transcript};
 
 /// Everything about a host except what was said and what that means. Sequence numbers, window
 /// and options are those of the SYN-ACK, as on the wire.
@@ -111,6 +112,7 @@ pub(super) fn is_smtp_server(outcome: Outcome, verdict: &Verdict) -> bool {
 pub(crate) struct NewHost<'a> {
     pub(crate) row: HostRow,
     pub(crate) transcript: &'a Transcript,
+    pub(crate) tls: Option<&'a TlsRecord>,
     pub(crate) verdict: &'a Verdict,
 }
 
@@ -126,6 +128,8 @@ pub struct StoredHost {
     pub row: HostRow,
     /// The dialogue, byte for byte.
     pub transcript: Transcript,
+    /// What came of TLS, if it was begun.
+    pub tls: Option<TlsRow>,
     /// The current verdict, in which `is_smtp` says whether the host counts as an SMTP server (its
     /// outcome counts too, not only its words), and text of servers has U+FFFD in place of control
     /// characters; `None` if this host was never judged under the current ruleset.
@@ -135,7 +139,8 @@ pub struct StoredHost {
 impl StoredHost {
     /// What the server said, stage by stage, as rules judge it.
     pub fn replies(&self) -> Replies {
-        Replies::of(&self.transcript)
+        let certificate = self.tls.as_ref().and_then(TlsRow::certificate);
+        Replies::of(&self.transcript).with_certificate(certificate.as_ref())
     }
 }
 

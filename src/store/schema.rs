@@ -155,6 +155,83 @@ CREATE VIEW IF NOT EXISTS v_ehlo_keywords AS
   FROM dialogues AS d JOIN hosts AS h ON h.id = d.host_id, json_each(d.ehlo_keywords) AS k;
 ";
 
+/// What came of TLS; of version 2 as well.
+pub(super) const TLS: &str = "
+CREATE TABLE IF NOT EXISTS tls (
+  host_id            INTEGER PRIMARY KEY REFERENCES hosts (id) ON DELETE CASCADE,
+  start              TEXT NOT NULL,
+  version            TEXT,
+  cipher             TEXT,
+  cipher_id          INTEGER,
+  key_group          TEXT,
+  handshake_ms       INTEGER,
+  failure            TEXT,
+  alert              INTEGER,
+  alert_name         TEXT,
+  alert_by           TEXT,
+  heard              TEXT,
+  detail             TEXT,
+  client_certificate INTEGER NOT NULL,
+  renegotiations     INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS certificates (
+  id                  INTEGER PRIMARY KEY,
+  sha256              TEXT NOT NULL UNIQUE,
+  version             INTEGER,
+  serial              TEXT,
+  subject             TEXT,
+  issuer              TEXT,
+  alt_names           TEXT,
+  not_before_us       INTEGER,
+  not_after_us        INTEGER,
+  key_type            TEXT,
+  key_bits            INTEGER,
+  signature_algorithm TEXT,
+  self_signed         INTEGER,
+  der                 BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS tls_certificates (
+  host_id        INTEGER NOT NULL REFERENCES hosts (id) ON DELETE CASCADE,
+  n              INTEGER NOT NULL,
+  certificate_id INTEGER NOT NULL REFERENCES certificates (id),
+  PRIMARY KEY (host_id, n)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW IF NOT EXISTS v_tls_versions AS
+  SELECT start, version, count(*) AS hosts,
+         round(100.0 * count(*) / sum(count(*)) OVER (PARTITION BY start), 2) AS percent
+  FROM tls WHERE handshake_ms IS NOT NULL
+  GROUP BY start, version ORDER BY start, hosts DESC, version;
+
+CREATE VIEW IF NOT EXISTS v_tls_failures AS
+  SELECT start, failure, alert_name, alert_by, version, heard, count(*) AS hosts
+  FROM tls WHERE failure IS NOT NULL
+  GROUP BY start, failure, alert_name, alert_by, version, heard
+  ORDER BY hosts DESC, start, failure, alert_name;
+
+CREATE VIEW IF NOT EXISTS v_certificates AS
+  SELECT c.sha256, c.subject, c.issuer, c.alt_names,
+         strftime('%Y-%m-%dT%H:%M:%SZ', c.not_before_us / 1000000, 'unixepoch') AS not_before,
+         strftime('%Y-%m-%dT%H:%M:%SZ', c.not_after_us / 1000000, 'unixepoch') AS not_after,
+         c.key_type, c.key_bits, c.signature_algorithm, c.self_signed,
+         count(CASE WHEN t.n = 0 THEN 1 END) AS hosts, count(*) AS chains
+  FROM certificates AS c JOIN tls_certificates AS t ON t.certificate_id = c.id
+  GROUP BY c.id ORDER BY hosts DESC, chains DESC, c.sha256;
+
+CREATE VIEW IF NOT EXISTS v_tls AS
+  SELECT h.saddr, t.start, t.version, t.cipher, t.key_group, t.handshake_ms, t.failure,
+         t.alert, t.alert_name, t.alert_by, t.heard, t.detail, t.client_certificate,
+         t.renegotiations, c.sha256, c.subject, c.issuer, c.alt_names,
+         strftime('%Y-%m-%dT%H:%M:%SZ', c.not_after_us / 1000000, 'unixepoch') AS not_after,
+         c.key_type, c.key_bits, c.signature_algorithm, c.self_signed,
+         c.not_after_us < h.timestamp_us AS expired
+  FROM hosts AS h JOIN tls AS t ON t.host_id = h.id
+  LEFT JOIN tls_certificates AS o ON o.host_id = h.id AND o.n = 0
+  LEFT JOIN certificates AS c ON c.id = o.certificate_id;
+";
+
 /// The views.
 pub(super) const VIEWS: &str = concat!(
     "

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::read::named;
 use super::row::category;
+use super::tls::{self, TlsSummary};
 use super::{StoreError, Survey};
 use crate::fingerprint::Category;
 use crate::smtp::{Outcome, Stage};
@@ -28,6 +29,8 @@ pub struct Summary {
     pub clusters: Vec<ClusterRow>,
     /// All such groups.
     pub cluster_count: u64,
+    /// What came of TLS.
+    pub tls: TlsSummary,
 }
 
 /// So many hosts have one product in one version.
@@ -107,6 +110,7 @@ fn count_all(conn: &Connection, ruleset: Option<i64>, clusters: u32) -> rusqlite
                  WHERE is_smtp AND product IS NULL AND ruleset_id = ?1)",
             )?
             .query_row([ruleset], |r| r.get(0))?,
+        tls: tls::summary(conn)?,
     })
 }
 

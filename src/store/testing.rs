@@ -153,6 +153,7 @@ pub(crate) fn fill(
         .map(|i| NewHost {
             row: host(i, outcome, transcript),
             transcript,
+            tls: None,
             verdict,
         })
         .collect();

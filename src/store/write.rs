@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::dialogue::{keywords, replies};
 use super::row::{HostRow, NewHost, evidence_json, is_smtp_server};
 use super::text::{json_line, readable, tame};
+use super::tls::put_tls;
 use super::{StoreError, Survey, key};
 use crate::fingerprint::Verdict;
 use crate::session::SessionRecord;
@@ -60,6 +61,7 @@ impl Survey {
             .map(|(record, verdict)| NewHost {
                 row: HostRow::of(record),
                 transcript: &record.transcript,
+                tls: record.tls.as_deref(),
                 verdict,
             })
             .collect();
@@ -98,6 +100,9 @@ impl Survey {
             })?;
             put_transcript(&tx, id, host.transcript).map_err(failed)?;
             put_dialogue(&tx, id, host.transcript).map_err(failed)?;
+            if let Some(tls) = host.tls {
+                put_tls(&tx, id, tls).map_err(failed)?;
+            }
             put_verdict(&tx, id, ruleset, host.row.outcome, host.verdict).map_err(failed)?;
         }
         put_counts(&tx, counts).map_err(failed)?;
@@ -251,7 +256,7 @@ pub(super) fn put_verdict(
 }
 
 /// JSON as it is stored: no control character in it.
-fn json_text(value: &impl Serialize) -> String {
+pub(super) fn json_text(value: &impl Serialize) -> String {
     let mut out = Vec::new();
     // Writing to memory does not fail, and the keys of a JSON value are strings; JSON is UTF-8.
     let _ = json_line(value, &mut out);

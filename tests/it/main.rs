@@ -19,5 +19,6 @@ mod probe;
 mod scale;
 mod support;
 mod sweep;
+mod tls;
 mod wire;
 mod xdp;

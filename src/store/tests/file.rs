@@ -385,6 +385,7 @@ fn a_full_disk_is_told_apart_and_keeps_what_was_committed() {
         .map(|n| NewHost {
             row: host(n, Outcome::Completed, &transcript),
             transcript: &transcript,
+            tls: None,
             verdict: &judged,
         })
         .collect();

@@ -1,10 +1,15 @@
 //! Servers that talk to the reader's terminal: nothing of that passes through a view.
 
+use openssl::asn1::Asn1Time;
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::rsa::Rsa;
+use openssl::x509::{X509Builder, X509Name};
 use rusqlite::types::ValueRef;
 
 use super::super::testing::{dialogue, fill, survey, verdict};
 use super::super::*;
-use crate::smtp::{Outcome, Piece, Transcript};
+use crate::smtp::{Outcome, Piece, TlsFailure, TlsRecord, TlsStart, TlsVersion, Transcript};
 
 /// What a terminal acts upon, and what is no text: ESC, OSC and CSI in one and in two octets, BEL,
 /// BS, DEL, NUL, an overlong and a broken sequence.
@@ -67,15 +72,17 @@ fn no_view_passes_on_what_a_terminal_acts_upon() {
     let mut row = testing::host(2, Outcome::ClosedInDialogue, &transcript);
     row.detail = words.map(str::to_owned);
     let (transcript, verdict) = (&transcript, &unknown);
+    let tls = words.map(evil_tls);
     let new = row::NewHost {
         row,
         transcript,
+        tls: tls.as_ref(),
         verdict,
     };
     survey.add_rows(&[new], &[], &[]).unwrap();
 
     let views = names(&survey, "view");
-    assert_eq!(views.len(), 10);
+    assert_eq!(views.len(), 14);
     for view in &views {
         let cells = cells(&survey, &format!("SELECT * FROM {view}"));
         assert!(!cells.is_empty(), "{view}");
@@ -100,6 +107,36 @@ fn no_view_passes_on_what_a_terminal_acts_upon() {
     for cell in cells(&survey, "SELECT evidence FROM verdicts") {
         assert!(!String::from_utf8(cell).unwrap().contains(char::is_control));
     }
+}
+
+/// A channel that stood and broke, with those words in it wherever a server may put some.
+fn evil_tls(words: &str) -> TlsRecord {
+    let key = PKey::from_rsa(Rsa::generate(1_024).unwrap()).unwrap();
+    let mut name = X509Name::builder().unwrap();
+    for part in ["O", "OU"] {
+        // Shorter than the longest such name may be.
+        let words: String = words.chars().filter(|c| *c != '\0').take(60).collect();
+        name.append_entry_by_text(part, &words).unwrap();
+    }
+    let name = name.build();
+    let mut builder = X509Builder::new().unwrap();
+    builder.set_subject_name(&name).unwrap();
+    builder.set_issuer_name(&name).unwrap();
+    builder
+        .set_not_before(&Asn1Time::from_unix(0).unwrap())
+        .unwrap();
+    builder
+        .set_not_after(&Asn1Time::from_unix(9).unwrap())
+        .unwrap();
+    builder.set_pubkey(&key).unwrap();
+    builder.sign(&key, MessageDigest::sha256()).unwrap();
+    let mut record = TlsRecord::new(TlsStart::Starttls);
+    record.version = Some(TlsVersion(0x0303));
+    record.handshake_ms = Some(9);
+    record.failure = Some(TlsFailure::PlainText);
+    record.detail = Some(words.to_owned());
+    record.chain = vec![builder.build().to_der().unwrap(), words.as_bytes().to_vec()];
+    record
 }
 
 #[test]

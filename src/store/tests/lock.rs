@@ -33,6 +33,7 @@ fn a_batch_that_met_a_lock_can_be_stored_again() {
         .map(|n| NewHost {
             row: host(n, Outcome::Completed, &transcript),
             transcript: &transcript,
+            tls: None,
             verdict: &judged,
         })
         .collect();

@@ -5,6 +5,7 @@ mod hostile;
 mod lock;
 mod output;
 mod speed;
+mod tls;
 mod views;
 
 use std::net::Ipv4Addr;
@@ -70,6 +71,7 @@ fn rows_come_back_as_they_went_in() {
             NewHost {
                 row,
                 transcript,
+                tls: None,
                 verdict: &judged,
             }
         })
@@ -182,6 +184,7 @@ fn a_session_record_becomes_a_row() {
         outcome: Outcome::NoGreeting,
         detail: Some("silence".to_owned()),
         transcript: dialogue(b"220 hi\r\n", b"250 hi\r\n"),
+        tls: None,
         started_us: 2_000_002,
         connect_ms: Some(5),
         duration_ms: 60_000,
@@ -239,6 +242,7 @@ fn no_host_is_stored_twice_and_a_batch_is_whole_or_nothing() {
     let new = |n| NewHost {
         row: host(n, Outcome::Completed, &transcript),
         transcript: &transcript,
+        tls: None,
         verdict: &judged,
     };
     for batch in [vec![new(20), new(5), new(21)], vec![new(20), new(20)]] {
@@ -282,6 +286,7 @@ fn hosts_need_a_ruleset_first() {
         &[NewHost {
             row,
             transcript: &transcript,
+            tls: None,
             verdict: &judged,
         }],
         &[],

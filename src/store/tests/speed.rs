@@ -48,6 +48,7 @@ fn speed() {
                 NewHost {
                     row,
                     transcript: &transcript,
+                    tls: None,
                     verdict: &judged,
                 }
             })
