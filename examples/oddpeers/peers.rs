@@ -323,9 +323,16 @@ fn endless_replies(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
 
 fn mute_at_quit(stream: &mut TcpStream, _: Duration) -> io::Result<()> {
     stream.write_all(b"220 mute.example.test ESMTP\r\n")?;
-    read_line(stream)?;
-    stream.write_all(b"250 mute.example.test\r\n")?;
-    swallow(stream)
+    let commands = BufReader::new(stream.try_clone()?);
+    for command in commands.split(b'\n') {
+        let command = command?;
+        if command.starts_with(b"EHLO") {
+            stream.write_all(b"250 mute.example.test\r\n")?;
+        } else if !command.starts_with(b"QUIT") {
+            stream.write_all(b"500 what?\r\n")?;
+        }
+    }
+    Ok(())
 }
 
 /// Answers commands until QUIT or the caller's close.

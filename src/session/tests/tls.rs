@@ -40,7 +40,7 @@ fn session_with(config: SessionConfig, peers: &[&'static peers::Peer]) -> Vec<Se
 fn starttls() -> SessionConfig {
     let mut config = config();
     config.dialogue.starttls = true;
-    config.dialogue.depth = crate::smtp::Depth::Ehlo;
+    config.dialogue.depth = Depth::Ehlo;
     config
 }
 
