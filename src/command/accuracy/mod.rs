@@ -60,6 +60,8 @@ struct Report {
     mail_taken_for_other: usize,
     other_taken_for_mail: usize,
     left_out: usize,
+    /// Cross-validated verdicts that took a greeting at its word: how many, and how many right.
+    declared: (usize, usize),
     calibration: Calibration,
     told: Vec<String>,
 }
@@ -208,7 +210,10 @@ impl Report {
     }
 
     fn calibrate(&mut self, explanation: &Explanation, right: bool) {
-        if explanation.verdict.product.is_some() && !explanation.verdict.self_declared {
+        if explanation.verdict.self_declared {
+            self.declared.0 += 1;
+            self.declared.1 += usize::from(right);
+        } else if explanation.verdict.product.is_some() {
             let posterior = explanation.candidates.first().map_or(0.0, |c| c.confidence);
             self.calibration
                 .add(posterior, explanation.verdict.confidence, right);

@@ -84,7 +84,12 @@ impl Tables<'_> {
         for (bits, share, verdicts) in self.0.calibration.fit() {
             let _ = write!(out, " {bits:.1}: {share:.3} ({verdicts});");
         }
-        out.push('\n');
+        let (declared, right) = self.0.declared;
+        let _ = writeln!(
+            out,
+            "\n\nSelf-declared by their greetings, without a rule: {declared}, of which {right} under the \
+             product's usual name."
+        );
     }
 
     fn confusion(&self, out: &mut String) {
