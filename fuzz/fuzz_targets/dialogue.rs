@@ -1,8 +1,8 @@
 //! The dialogue with any peer at all: it ends in time, says little, and never out of turn.
 //!
-//! Input: which limits hold, and a list of acts of the peer's, of time's and of whoever stops the
-//! sweep. After them the peer is silent, so that whatever is still open has to end by its own
-//! deadlines.
+//! Input: what is wanted of the dialogue, and a list of acts of the peer's, of time's, of the TLS
+//! library's and of whoever stops the sweep. After them the peer is silent, so that whatever is still
+//! open has to end by its own deadlines.
 
 #![no_main]
 
@@ -12,9 +12,21 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use smtpsweep::smtp::{
-    Dialogue, DialogueConfig, Fqdn, Limits, Outcome, ReplyLimits, ReplyParser, Side, Stage,
+    Depth, Dialogue, DialogueConfig, Fqdn, Limits, Outcome, ReplyLimits, ReplyParser, Side, Stage,
     Timeouts,
 };
+
+/// What is wanted.
+#[derive(Debug, Arbitrary)]
+struct Wish {
+    small: bool,
+    starttls: bool,
+    contact: bool,
+    within_tls: bool,
+    depth: u8,
+    /// The probe from which on the judge is certain.
+    certain_at: u8,
+}
 
 #[derive(Debug, Arbitrary)]
 enum Act<'a> {
@@ -30,6 +42,14 @@ enum Act<'a> {
         octets: u8,
     },
     Raw(&'a [u8]),
+    /// An answer to EHLO that offers STARTTLS.
+    Offer,
+    /// The end of a TLS handshake, if one is under way.
+    Tls {
+        secured: bool,
+    },
+    /// No room for what the peer sends.
+    Excess,
     /// The same octet over and over.
     Flood {
         octet: u8,
@@ -57,7 +77,7 @@ const CODES: [&str; 16] = [
 ];
 
 /// What may be said. None of these can begin a transaction.
-const VERBS: [&str; 3] = ["EHLO", "HELO", "QUIT"];
+const VERBS: [&str; 7] = ["EHLO", "HELO", "NOOP", "HELP", "XYZZY", "STARTTLS", "QUIT"];
 
 /// What the driver reads at once, at most.
 const READ: usize = 16_384;
@@ -79,6 +99,10 @@ const SMALL: Limits = Limits {
 /// The dialogue, the clock, and what a bystander sees of the conversation.
 struct Bench {
     dialogue: Dialogue,
+    may_starttls: bool,
+    /// Probes that the judge lets pass until it is certain.
+    until_certain: u8,
+    secured: bool,
     started: Instant,
     now: Instant,
     timeouts: Timeouts,
@@ -94,16 +118,28 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(small: bool) -> Self {
+    fn new(wish: &Wish) -> Self {
         let name: Fqdn = "probe.example.org".parse().expect("a valid name");
         let mut config = DialogueConfig::new(name);
-        if small {
+        if wish.small {
             config.limits = SMALL;
         }
-        let limits = config.limits;
-        let (now, timeouts) = (Instant::now(), config.timeouts);
+        config.starttls = wish.starttls;
+        config.depth = [Depth::Behaviour, Depth::Ehlo, Depth::Banner][usize::from(wish.depth % 3)];
+        if wish.contact {
+            config.contact = Some("abuse@example.org".parse().expect("a valid contact"));
+        }
+        let (limits, now, timeouts) = (config.limits, Instant::now(), config.timeouts);
+        let begin = if wish.within_tls {
+            Dialogue::within_tls
+        } else {
+            Dialogue::new
+        };
         Self {
-            dialogue: Dialogue::new(Arc::new(config), now),
+            dialogue: begin(Arc::new(config), now),
+            may_starttls: wish.starttls && !wish.within_tls,
+            until_certain: wish.certain_at % 8,
+            secured: wish.within_tls,
             started: now,
             now,
             timeouts,
@@ -143,6 +179,13 @@ impl Bench {
                 self.hear(&reply.as_bytes()[..usize::from(*octets) % reply.len()]);
             }
             Act::Raw(octets) => self.hear(octets),
+            Act::Offer => self.hear(b"250-mx.example.test\r\n250 STARTTLS\r\n"),
+            Act::Tls { secured } => self.end_handshake(*secured),
+            Act::Excess => {
+                self.reason = true;
+                self.dialogue.handle_excess(self.now);
+                self.collect();
+            }
             Act::Flood { octet } => {
                 // In reads of the size that the driver makes.
                 for _ in 0..=self.limits.received / READ {
@@ -193,6 +236,10 @@ impl Bench {
 
     /// The peer sends. The bystander hears it all, also where the dialogue has ended.
     fn hear(&mut self, octets: &[u8]) {
+        if self.dialogue.poll_tls() {
+            // These are for the TLS library.
+            return;
+        }
         let mut rest = octets;
         while let Some(event) = self.bystander.feed(&mut rest) {
             self.reason = true;
@@ -203,6 +250,22 @@ impl Bench {
         self.reason |= self.received > self.limits.received;
         self.dialogue.handle_input(self.now, octets);
         self.collect();
+    }
+
+    fn end_handshake(&mut self, secured: bool) {
+        let wanted = self.dialogue.poll_tls();
+        if secured {
+            self.dialogue.handle_secured(self.now);
+        } else {
+            self.dialogue.handle_tls_failed(self.now, "an alert");
+        }
+        if wanted {
+            self.secured |= secured;
+            self.reason = secured;
+            self.bystander = ReplyParser::new(self.limits.reply);
+        }
+        self.collect();
+        assert!(!self.dialogue.poll_tls(), "a handshake has one end");
     }
 
     fn wait(&mut self, time: Duration, window: Option<u32>) {
@@ -218,6 +281,17 @@ impl Bench {
 
     /// Takes what is to be sent, as the driver does after each event, and looks at it closely.
     fn collect(&mut self) {
+        let mut asked = 0;
+        while let Some(record) = self.dialogue.poll_judge() {
+            let last = record.pieces.last();
+            assert!(last.is_some_and(|piece| piece.side == Side::Server || self.reason));
+            asked += 1;
+            assert!(asked <= 1, "asked twice about one probe");
+            if self.until_certain == 0 {
+                self.dialogue.handle_certain(self.now);
+            }
+            self.until_certain = self.until_certain.saturating_sub(1);
+        }
         let mut at_once = 0;
         while let Some(octets) = self.dialogue.poll_output(self.now) {
             at_once += 1;
@@ -233,7 +307,18 @@ impl Bench {
             assert!(!line.contains(['\r', '\n']), "one line at a time: {line:?}");
             let verb = line.split(' ').next().unwrap_or_default();
             assert!(VERBS.contains(&verb), "{line:?}");
+            assert!(
+                verb != "STARTTLS" || (self.may_starttls && !self.secured),
+                "unasked"
+            );
+            let hello = verb == "EHLO" && self.may_starttls && self.secured;
+            assert!(hello || !self.said.contains(&octets), "{line:?} again");
+            assert!(
+                !self.dialogue.poll_tls(),
+                "spoke in clear text amid a handshake"
+            );
             self.said.push(octets);
+            assert_eq!(usize::from(self.dialogue.commands()), self.said.len());
             assert!(self.said.len() <= MOST_COMMANDS);
         }
         assert!(at_once <= 1, "pipelined");
@@ -293,9 +378,9 @@ impl Bench {
     }
 }
 
-fuzz_target!(|input: (bool, Vec<Act<'_>>)| {
-    let (small, acts) = input;
-    let mut bench = Bench::new(small);
+fuzz_target!(|input: (Wish, Vec<Act<'_>>)| {
+    let (wish, acts) = input;
+    let mut bench = Bench::new(&wish);
     for act in acts.iter().take(64) {
         bench.act(act);
     }
