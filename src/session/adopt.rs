@@ -18,7 +18,9 @@
 //! **Peers do not wait for ever** with their half of a handshake: three seconds with the shortest
 //! setting in use (one SYN-ACK retransmission), 63 with Linux's default. So sweeps hold the sender back as
 //! soon as somebody has waited for [`WAIT_MARK`], and who has waited longer than [`ADOPT_WITHIN`]
-//! all the same (behind tarpits in its /24, say) is dialled: a second handshake beats a host lost.
+//! all the same (behind tarpits in its /24, say) is dialled: a second handshake beats a host lost. A peer
+//! that answers the adoption of a handshake older than [`FORGOTTEN_AFTER`] with nothing but RST had
+//! forgotten it, and is dialled as well; no session has been held with it by then.
 
 use std::fmt;
 use std::io;
@@ -68,6 +70,15 @@ impl FromStr for Connect {
 
 /// How long a handshake may have waited to be adopted.
 pub const ADOPT_WITHIN: Duration = Duration::from_secs(5);
+
+/// After that time peers begin to repeat their SYN-ACK, and to forget the handshake where that fails
+/// (Linux does, if its queues are full just then).
+const FORGOTTEN_AFTER: Duration = Duration::from_millis(900);
+
+/// Whether the peer may not know of the responder's handshake any more at `now_us`.
+pub(super) fn may_be_forgotten(responder: &Responder, now_us: u64) -> bool {
+    waited(responder, now_us) >= FORGOTTEN_AFTER
+}
 
 /// How long responders may wait until no more should be found for now.
 pub const WAIT_MARK: Duration = Duration::from_millis(500);

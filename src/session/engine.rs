@@ -50,6 +50,13 @@ type Admit = Arc<dyn Fn(Ipv4Addr) -> bool + Send + Sync>;
 /// Begins a connection from a source address, if one is given.
 type Dial = fn(&Responder, Option<Ipv4Addr>) -> io::Result<TcpStream>;
 
+/// A connection that has begun.
+struct Begun {
+    stream: TcpStream,
+    /// Whether it was made of a handshake so old that the peer may have forgotten it.
+    adopted_late: bool,
+}
+
 /// Holds the sessions; see the head of this file.
 pub struct Engine {
     config: SessionConfig,
@@ -263,9 +270,19 @@ impl Engine {
     }
 
     fn open(&mut self, responder: Responder) {
-        let now = Instant::now();
         let begun = self.begin(&responder);
-        match begun.and_then(|stream| self.hold(responder, stream, now)) {
+        self.hold_or_record(responder, begun);
+    }
+
+    /// Dials a responder whose peer had forgotten the handshake that was to be adopted.
+    fn open_anew(&mut self, responder: Responder) {
+        let begun = self.dial(&responder);
+        self.hold_or_record(responder, begun);
+    }
+
+    fn hold_or_record(&mut self, responder: Responder, begun: io::Result<Begun>) {
+        let now = Instant::now();
+        match begun.and_then(|begun| self.hold(responder, begun, now)) {
             Ok(()) => self.shortages = 0,
             Err(error) if dial::is_shortage(&error) && self.may_retry() => {
                 self.pause = Some(now + SHORTAGE_PAUSE);
@@ -283,30 +300,45 @@ impl Engine {
     }
 
     /// Adopts the responder's handshake, or dials where that is not wanted or not possible.
-    fn begin(&self, responder: &Responder) -> io::Result<TcpStream> {
+    fn begin(&self, responder: &Responder) -> io::Result<Begun> {
         let fresh = |adopter: &&Adopter| adopter.is_fresh(responder, unix_us());
         if let Some(adopter) = self.adopter.as_ref().filter(fresh) {
             match adopter.adopt(responder) {
                 Ok(stream) => {
                     self.counters.count_connection(true);
-                    return Ok(stream);
+                    return Ok(Begun {
+                        stream,
+                        adopted_late: adopt::may_be_forgotten(responder, unix_us()),
+                    });
                 }
                 Err(error) if adopt::is_shortage(&error) => return Err(error),
                 // Such as a connection of that port to that host from a sweep a minute ago.
                 Err(_) => {}
             }
         }
+        self.dial(responder)
+    }
+
+    fn dial(&self, responder: &Responder) -> io::Result<Begun> {
         let stream = (self.dial)(responder, self.config.source)?;
         self.counters.count_connection(false);
-        Ok(stream)
+        Ok(Begun {
+            stream,
+            adopted_late: false,
+        })
     }
 
     /// Puts a connection that has begun among the sessions.
-    fn hold(&mut self, responder: Responder, stream: TcpStream, now: Instant) -> io::Result<()> {
+    fn hold(&mut self, responder: Responder, begun: Begun, now: Instant) -> io::Result<()> {
+        let Begun {
+            stream,
+            adopted_late,
+        } = begun;
         let deadline = now + self.config.dialogue.timeouts.connect;
         // An octet that the peer calls urgent is one of its octets like any other.
         SockRef::from(&stream).set_out_of_band_inline(true)?;
         let mut live = Live::new(stream, responder, unix_us(), deadline, now);
+        live.adopted_late = adopted_late;
         let token = self.sessions.next_key().token();
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.poll
@@ -390,8 +422,13 @@ impl Engine {
         };
         self.held -= live.held();
         self.timers.disarm(key.index);
-        self.admission.release(live.addr());
+        let adopted_late = live.adopted_late;
         let record = live.finish(now);
+        let goes_on = Stop::from_u8(self.stop.load(Ordering::Relaxed)) == Stop::Run;
+        if adopted_late && goes_on && is_unheard(&record) {
+            return self.open_anew(record.responder);
+        }
+        self.admission.release(record.responder.addr());
         self.counters.timings().count(&record);
         self.record(record);
     }
@@ -493,6 +530,13 @@ impl fmt::Debug for Engine {
             .field("outbox", &self.outbox.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a reset is all that came of a session.
+fn is_unheard(record: &SessionRecord) -> bool {
+    record.outcome == Outcome::ResetBeforeGreeting
+        && record.transcript.pieces.is_empty()
+        && record.tls.is_none()
 }
 
 fn unix_us() -> u64 {

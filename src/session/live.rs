@@ -12,7 +12,6 @@
 //! read yet, QUIT for instance, and looks like an attack in its log.
 
 use std::io::{self, Read, Write};
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +32,8 @@ pub(super) struct Live {
     responder: Responder,
     started: Instant,
     started_us: u64,
+    /// Whether the handshake was adopted so late that the peer may have forgotten it.
+    pub(super) adopted_late: bool,
     phase: Phase,
     /// When the dialogue was over, if the peer's close is all that is awaited.
     parted: Option<Instant>,
@@ -133,6 +134,7 @@ impl Live {
             responder,
             started: now,
             started_us,
+            adopted_late: false,
             phase: Phase::Connecting { deadline },
             parted: None,
             tls: None,
@@ -144,10 +146,6 @@ impl Live {
 
     pub(super) fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
-    }
-
-    pub(super) fn addr(&self) -> Ipv4Addr {
-        self.responder.addr()
     }
 
     /// When [`Self::handle_timeout`] is due.

@@ -563,6 +563,44 @@ fn who_waits_for_a_turn_hears_nothing_and_is_dialled_when_it_takes_too_long() {
 }
 
 #[test]
+fn who_had_forgotten_the_handshake_by_its_turn_is_dialled() {
+    if !privileged("who_had_forgotten_the_handshake_by_its_turn_is_dialled") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let net = Testnet::up(
+        "forget",
+        "--prefix 198.18.0.0/22 --only none --shares reset=0,icmp=0",
+    );
+    let addresses: Vec<Ipv4Addr> = (0..10u8)
+        .map(|i| Ipv4Addr::new(198, 18, i % 4, 100 + i))
+        .collect();
+    let _far = FarEnd::start(&net, &addresses);
+    for address in &addresses {
+        let element = format!("nft add element ip internet port '{{ {address} : {SILENT_PORT} }}'");
+        net.shell("net", &element);
+    }
+    // A half-open connection is kept for a second, and no SYN-ACK is repeated.
+    net.shell("net", "sysctl -qw net.ipv4.tcp_synack_retries=0");
+    let directory = scratch();
+    let survey = file(&directory, "survey.db");
+    let done = net.smtpsweep(&format!(
+        "scan 198.18.0.0/22 {SWEEP} --rate 100000 --cooldown-time 1 --connect adopt \
+         --max-sessions 5 --greeting-timeout 3 --step-timeout 3 --session-timeout 4 -o {}",
+        survey.display()
+    ));
+    ok(&done);
+    let outcomes = outcomes(&survey);
+    assert_eq!(outcomes.len(), 10);
+    assert!(
+        outcomes.values().all(|outcome| outcome == "no_greeting"),
+        "{outcomes:?}"
+    );
+    let dialled: u32 = value(&survey, "sessions_dialled").parse().unwrap();
+    assert!(dialled >= 5, "{dialled} of those that waited for 3 s");
+}
+
+#[test]
 fn the_sender_waits_before_handshakes_grow_old() {
     if !privileged("the_sender_waits_before_handshakes_grow_old") {
         return;
