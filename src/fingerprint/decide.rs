@@ -153,9 +153,14 @@ impl Decision {
     }
 }
 
-/// A product made of another takes over what speaks for that one at stages where it has nothing.
+/// A product made of another takes over what speaks for that one at stages where it has nothing, if
+/// something of its own would name it. A hint that both share must not: every Sendmail would half be
+/// each product that was made of it.
 fn inherit(tallies: &mut [Tally], products: &[Product]) {
     for at in 0..tallies.len() {
+        if tallies[at].strongest.iter().all(|&own| own <= PRIOR_BITS) {
+            continue;
+        }
         let mut ancestor = products[tallies[at].product].based_on;
         while let Some(index) = ancestor {
             if let Some(other) = tallies.iter().find(|t| t.product == index).copied() {
@@ -394,6 +399,10 @@ mod tests {
         let decision = decide(&[tally(4, &[(Greeting, 18.0)]), base]);
         assert_eq!((decision.winner, decision.contradicted), (Some(0), None));
         assert_eq!(decide(&[base]).winner, Some(0));
+        // What both say is no sign of the one that was made of the other.
+        let hint = tally(4, &[(Unknown, 4.0)]);
+        let decision = decide(&[hint, base]);
+        assert!(decision.winner == Some(1) && decision.posterior[1] > 0.99);
     }
 
     #[test]
